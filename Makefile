@@ -1,0 +1,81 @@
+# `make` prints what there is. A target sets up what it needs.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# .env holds endpoints and places (see .env.example); its lines reach every command.
+-include .env
+export
+
+RECIPE   ?= tiny
+SOURCE   ?=
+ARTICLES ?=
+SET      ?=
+PORT     ?= 5000
+PMC_HOME ?= .pmc
+OUTPUT   ?= build/pipeline.yaml
+# Which Python makes the virtual environment.
+PYTHON   ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+
+VENV := .venv
+BIN  := $(VENV)/bin
+READY := $(VENV)/.ready
+settings := $(if $(SOURCE),--set download.source=$(SOURCE)) $(if $(ARTICLES),--set 'download.articles=$(ARTICLES)') $(foreach pair,$(SET),--set '$(pair)')
+
+.PHONY: help setup constraints run recipes settings compile test lint format bench ui clean distclean
+
+help: ## Print this help
+	@awk 'BEGIN {FS = ":.*## "; print "Targets:"} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: RECIPE=$(RECIPE) SOURCE= ARTICLES= SET='train.epochs=3 ...' PMC_HOME=$(PMC_HOME) PORT=$(PORT)"
+
+setup: $(READY) ## Make the virtual environment, if it is missing or older than constraints.txt
+
+$(READY): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1,<27'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+constraints: ## Pin the whole tree anew, within pyproject.toml's bounds
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet '.[dev]'
+	{ echo "# The whole tree that a fresh install takes, made by \`make constraints\`; pyproject.toml holds the bounds."; \
+	  build/constraints/bin/python -m pip freeze --exclude pmc-llama-pipeline | sed 's/^\(torch==[0-9.]*\).*/\1/'; } > constraints.txt
+
+run: $(READY) ## Run the pipeline here: make run [RECIPE=tiny] [SOURCE=files ARTICLES=folder] [SET='key=value ...']
+	@$(BIN)/python -m pipelines run --recipe $(RECIPE) $(settings)
+
+recipes: $(READY) ## List the recipes
+	@$(BIN)/python -m pipelines recipes
+
+settings: $(READY) ## List every setting that SET takes
+	@$(BIN)/python -m pipelines settings
+
+compile: $(READY) ## Compile the pipeline for Kubeflow: make compile RECIPE=paper [OUTPUT=build/pipeline.yaml]
+	@$(BIN)/python -m pipelines compile --recipe $(RECIPE) $(settings) --output $(OUTPUT)
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Check format, code, types, import rules and YAML
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/yamllint --strict .
+
+format: $(READY) ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## Measure: make bench [ARTICLES=archive of JATS files]
+	$(BIN)/python -m benchmarks $(if $(ARTICLES),--articles $(ARTICLES))
+
+ui: $(READY) ## Open MLflow's pages on http://127.0.0.1:PORT
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(PMC_HOME))/mlflow.db --port $(PORT) --workers 1
+
+clean: ## Delete what runs have made (store, tracking, caches), but not the virtual environment
+	rm -rf $(PMC_HOME) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+distclean: clean ## Delete the virtual environment too
+	rm -rf $(VENV) *.egg-info

@@ -1,0 +1,1 @@
+"""What the stages share: storage, manifests, fingerprints, tracking, settings, progress and errors."""

@@ -1,0 +1,28 @@
+"""Log lines that a person can follow: time, level when it matters, message."""
+
+import logging
+import os
+import sys
+import warnings
+
+QUIET = ("mlflow", "alembic", "botocore", "boto3", "urllib3", "httpx", "filelock", "fsspec", "datasets", "lm_eval", "matplotlib")
+
+
+def configure(stream: object | None = None) -> None:
+    """Send log lines to standard error (or ``stream``) and quieten the libraries below warnings."""
+    handler = logging.StreamHandler(stream or sys.stderr)  # type: ignore[arg-type]
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=os.environ.get("PMC_LOG_LEVEL", "INFO").upper(), handlers=[handler], force=True)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno < logging.WARNING:
+            return text
+        time_text, _, message = text.partition(" ")
+        return f"{time_text} {record.levelname}: {message}"

@@ -1,0 +1,69 @@
+"""Writing shards so that a finished one is never made again and an unfinished one is never taken for finished.
+
+The data files go first; the sidecar ``<name>.json`` goes last and is the mark of completion.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from components.common import storage
+from components.common.fingerprint import sha256_bytes, sha256_file
+from components.common.manifest import Shard
+
+
+def write_shard(
+    prefix_uri: str,
+    name: str,
+    files: dict[str, bytes | Path],
+    rows: int,
+    stats: dict[str, Any] | None = None,
+) -> Shard:
+    """Store the files of a shard, then its sidecar.
+
+    Args:
+        prefix_uri: The folder of the shard; it contains the fingerprint of the output.
+        name: The shard's name, such as ``shard-00003``.
+        files: Suffix (such as ``.parquet``) to content; the first is the shard's main file.
+        rows: How many rows (articles, documents) the shard holds.
+        stats: What else the next stage or a person wants to know.
+
+    Returns:
+        The finished shard; its URI, bytes and SHA-256 are those of the main file.
+
+    Raises:
+        StorageError: The store refuses.
+    """
+    for suffix, content in files.items():
+        uri = storage.join(prefix_uri, name + suffix)
+        storage.write(uri, content) if isinstance(content, bytes) else storage.upload(content, uri)
+    suffix, main = next(iter(files.items()))
+    shard = Shard(
+        name=name,
+        uri=storage.join(prefix_uri, name + suffix),
+        rows=rows,
+        bytes=len(main) if isinstance(main, bytes) else main.stat().st_size,
+        sha256=sha256_bytes(main) if isinstance(main, bytes) else sha256_file(main),
+        stats=stats or {},
+    )
+    storage.write(_sidecar(prefix_uri, name), shard.model_dump_json(indent=1).encode())
+    return shard
+
+
+def finished_shard(prefix_uri: str, name: str) -> Shard | None:
+    """Return the shard if it is finished: its sidecar is readable and its main file is there."""
+    sidecar = _sidecar(prefix_uri, name)
+    if not storage.exists(sidecar):
+        return None
+    try:
+        shard = Shard.model_validate_json(storage.read(sidecar))
+    except ValidationError:
+        return None
+    # The store may have been moved or copied: what counts is the place that is asked for.
+    shard = shard.model_copy(update={"uri": storage.join(prefix_uri, shard.uri.rpartition("/")[2])})
+    return shard if storage.exists(shard.uri) else None
+
+
+def _sidecar(prefix_uri: str, name: str) -> str:
+    return storage.join(prefix_uri, f"{name}.json")

@@ -1,0 +1,280 @@
+"""One object-store interface over ``file://`` and ``s3://``.
+
+Everything is addressed by URI. A write is whole or not at all: S3 puts are atomic, on disk it is write-then-rename
+(obstore does both). boto3 only supplies S3 credentials, so profiles, IRSA and SSO work as everywhere.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import LocalStore, ObjectStore, S3Store
+
+from components.common.errors import StorageError
+from components.common.settings import get_settings
+
+FILE_SCHEME = "file://"
+S3_SCHEME = "s3://"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored file: its URI, its size in bytes and the store's own mark of its content."""
+
+    uri: str
+    size: int
+    etag: str = ""
+
+
+def read(uri: str) -> bytes:
+    """Return the bytes stored at ``uri``.
+
+    Raises:
+        StorageError: There is nothing at ``uri`` or it cannot be read.
+    """
+    return _attempt("read", uri, lambda store, key: bytes(obstore.get(store, key).bytes()))
+
+
+def write(uri: str, data: bytes) -> None:
+    """Store ``data`` at ``uri``, whole or not at all.
+
+    Raises:
+        StorageError: The store refuses (full disk, no permission, no such bucket).
+    """
+    _attempt("write", uri, lambda store, key: obstore.put(store, key, data))
+
+
+def exists(uri: str) -> bool:
+    """Tell whether a file is stored at ``uri``."""
+    try:
+        _attempt("look up", uri, lambda store, key: obstore.head(store, key))
+    except StorageError as error:
+        if isinstance(error.__cause__, NotFoundError | FileNotFoundError):
+            return False
+        raise
+    return True
+
+
+def list_files(prefix_uri: str) -> list[Entry]:
+    """Return the files below a folder or prefix, recursively, sorted by URI."""
+    store, prefix = _locate_prefix(prefix_uri)
+    base = prefix_uri.rstrip("/")
+    # A store that is rooted at the folder lists relative keys, a bucket lists keys from its root.
+    skip = len(prefix) + 1 if prefix else 0
+    if prefix_uri.startswith(FILE_SCHEME) and not local_path(prefix_uri).is_dir():
+        return []
+
+    def collect() -> list[Entry]:
+        pages = obstore.list(store, prefix=prefix or None)
+        return [
+            Entry(join(base, meta["path"][skip:]), meta["size"], (meta["e_tag"] or "").strip('"'))
+            for page in pages
+            for meta in page
+        ]
+
+    return sorted(_explained("list", prefix_uri, collect), key=lambda entry: entry.uri)
+
+
+def upload(path: Path, uri: str) -> None:
+    """Store a local file at ``uri``, streamed, whole or not at all."""
+    _attempt("write", uri, lambda store, key: obstore.put(store, key, path))
+
+
+def download(uri: str, path: Path) -> None:
+    """Fetch ``uri`` to a local file, streamed; the file appears under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+
+    def stream(store: ObjectStore, key: str) -> None:
+        with partial.open("wb") as file:
+            for chunk in obstore.get(store, key).stream():
+                file.write(chunk)
+
+    _attempt("read", uri, stream)
+    partial.replace(path)
+
+
+def upload_folder(folder: Path, uri: str) -> None:
+    """Store every file below ``folder`` under the prefix ``uri``."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            upload(path, join(uri, path.relative_to(folder).as_posix()))
+
+
+def download_folder(uri: str, folder: Path) -> None:
+    """Fetch every file below the prefix ``uri`` into ``folder``.
+
+    Raises:
+        StorageError: There is nothing below ``uri``.
+    """
+    entries = list_files(uri)
+    if not entries:
+        raise StorageError(f"There is nothing at {uri}; check the address, or rerun the step that writes it.")
+    for entry in entries:
+        download(entry.uri, folder / relative(entry.uri, uri))
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Give a file or a folder of the store as a local path, for libraries that need one.
+
+    On ``file://`` it is the stored file itself (treat it as read-only); from ``s3://`` a temporary copy.
+    """
+    if uri.startswith(FILE_SCHEME):
+        path = local_path(uri)
+        if not path.exists():
+            raise StorageError(f"There is nothing at {uri}; check the address, or rerun the step that writes it.")
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="pmc-") as scratch:
+        target = Path(scratch) / uri.rstrip("/").rpartition("/")[2]
+        if exists(uri):
+            download(uri, target)
+        else:
+            download_folder(uri, target)
+        yield target
+
+
+def delete_prefix(uri: str) -> None:
+    """Delete every file below a folder or prefix; nothing there is fine."""
+    if uri.startswith(FILE_SCHEME):
+        shutil.rmtree(local_path(uri), ignore_errors=True)
+        return
+    for entry in list_files(uri):
+        _attempt("delete", entry.uri, lambda store, key: obstore.delete(store, key))
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path segments to a URI."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def relative(uri: str, base: str) -> str:
+    """Return the part of ``uri`` below ``base``."""
+    return uri.removeprefix(base.rstrip("/")).lstrip("/")
+
+
+def to_uri(place: str | Path) -> str:
+    """Turn a path or a URI as a person writes it into a URI.
+
+    Raises:
+        StorageError: The scheme is neither ``file://`` nor ``s3://``.
+    """
+    text = str(place)
+    if text.startswith(S3_SCHEME):
+        return text.rstrip("/")
+    if "://" in text and not text.startswith(FILE_SCHEME):
+        raise StorageError(f"{text} is no place we can use; give a path, file:///path or s3://bucket/prefix.")
+    return FILE_SCHEME + str(Path(text.removeprefix(FILE_SCHEME)).expanduser().resolve())
+
+
+def local_path(uri: str) -> Path:
+    """Return the path of a ``file://`` URI (taken as it is: nothing is percent-decoded)."""
+    return Path(uri.removeprefix(FILE_SCHEME))
+
+
+def check_writable(uri: str) -> None:
+    """Prove that the store takes, gives back and deletes a file, before any work is done.
+
+    Raises:
+        StorageError: It does not, with the reason.
+    """
+    probe = join(uri, ".write-probe")
+    write(probe, b"probe")
+    if read(probe) != b"probe":
+        raise StorageError(f"{uri} does not give back what is written to it; check what stands behind that address.")
+    _attempt("delete", probe, lambda store, key: obstore.delete(store, key))
+
+
+def _attempt(verb: str, uri: str, action: Callable[[ObjectStore, str], _T]) -> _T:
+    def run() -> _T:
+        store, key = _locate(uri)
+        return action(store, key)
+
+    return _explained(verb, uri, run)
+
+
+def _explained(verb: str, uri: str, action: Callable[[], _T]) -> _T:
+    try:
+        return action()
+    except (BaseError, OSError) as error:
+        raise StorageError(_explain(verb, uri, error)) from error
+    except Exception as error:
+        # botocore's credential errors reach us as they are: boto3 is called back from inside the client.
+        if type(error).__module__.startswith("botocore"):
+            raise StorageError(f"Cannot {verb} {uri}: {error}; give S3 credentials (AWS_PROFILE or keys).") from error
+        raise
+
+
+def _explain(verb: str, uri: str, error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, NotFoundError | FileNotFoundError):
+        hint = "there is nothing there; check the address, or rerun the step that writes it"
+    elif "No space left" in text or "os error 28" in text:
+        hint = "the disk is full; free some space, or set PMC_STORE_URI to another place"
+    elif isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError) or "os error 13" in text:
+        hint = "permission denied; check the credentials and the rights on that place"
+    elif "os error 30" in text or "Read-only file system" in text:
+        hint = "the file system is read-only; set PMC_STORE_URI to a writable place"
+    elif "Not a directory" in text or "os error 20" in text:
+        hint = "a part of that path is a file, not a folder; set PMC_STORE_URI to another place"
+    else:
+        hint = text.splitlines()[0][:300] if text else type(error).__name__
+    return f"Cannot {verb} {uri}: {hint}."
+
+
+def _locate(uri: str) -> tuple[ObjectStore, str]:
+    if uri.startswith(FILE_SCHEME):
+        path = local_path(uri)
+        return _local_store(str(path.parent)), path.name
+    bucket, key = _split_s3(uri)
+    return _s3_store(bucket), key
+
+
+def _locate_prefix(uri: str) -> tuple[ObjectStore, str]:
+    if uri.startswith(FILE_SCHEME):
+        return _local_store(str(local_path(uri))), ""
+    bucket, key = _split_s3(uri)
+    return _s3_store(bucket), key.rstrip("/")
+
+
+def _split_s3(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix(S3_SCHEME).partition("/")
+    if not uri.startswith(S3_SCHEME) or not bucket:
+        raise StorageError(f"{uri!r} is no address of a store; give file:///path or s3://bucket/prefix.")
+    return bucket, key
+
+
+def _local_store(folder: str) -> LocalStore:
+    # Rooted at the folder itself, so that a space or a % in its path is never taken for an encoded key.
+    return LocalStore(prefix=folder, mkdir=True)
+
+
+@lru_cache(maxsize=16)
+def _s3_store(bucket: str) -> S3Store:
+    from boto3.session import Session
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    settings = get_settings()
+    endpoint = settings.s3_endpoint
+    try:
+        credentials = Boto3CredentialProvider(Session(region_name=settings.s3_region))
+    except ValueError as error:
+        raise StorageError(f"No S3 credentials for s3://{bucket}; set AWS_PROFILE or the AWS key variables.") from error
+    return S3Store(
+        bucket,
+        region=settings.s3_region,
+        credential_provider=credentials,
+        client_options={"timeout": timedelta(seconds=60), "allow_http": endpoint.startswith("http://")},
+        retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=120)},
+        **({"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}),
+    )

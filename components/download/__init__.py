@@ -1,0 +1,1 @@
+"""Download: sources of articles, benchmarks and the base model, packed into shards."""

@@ -1,0 +1,37 @@
+"""KFP interface of the evaluate stage."""
+
+from kfp import dsl
+
+from components.common.kfp_step import kfp_step
+
+
+@kfp_step
+def evaluate_model(
+    role: str,
+    evaluate: dict,
+    model: dsl.Input[dsl.Model],
+    benchmarks: dsl.Input[dsl.Dataset],
+    corpus: dsl.Input[dsl.Dataset],
+    evaluation: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Measure held-out perplexity and the three benchmarks, and keep every answer."""
+    from components.common import storage
+    from components.common.manifest import Manifest
+    from components.common.settings import get_settings
+    from components.common.step import step
+    from components.evaluate.evaluate import evaluate as logic
+    from components.evaluate.settings import EvaluateSettings
+
+    with step(f"Evaluate the {role}") as current:
+        held_out, questions = Manifest.load(corpus.path), Manifest.load(benchmarks.path)
+        current.run.log_params({"evaluate": evaluate, "role": role})
+        current.run.log_dataset(held_out, "evaluation")
+        current.run.log_dataset(questions, "evaluation")
+        root = storage.to_uri(get_settings().store_uri)
+        manifest = logic(role, Manifest.load(model.path), questions, held_out, EvaluateSettings(**evaluate), root)
+        manifest.save(evaluation.path)
+        evaluation.metadata.update(manifest.metadata())
+        for key, value in manifest.totals.items():
+            metrics.log_metric(key, value)
+        current.report(manifest.totals)

@@ -1,0 +1,1 @@
+"""Summary: what a pipeline run did, written whatever happened."""

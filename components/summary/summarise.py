@@ -1,0 +1,72 @@
+"""Write the summary of a pipeline run: its outcome, the steps that ran, their numbers, and the cause of a failure."""
+
+import html
+import json
+from typing import Any
+
+from components.common import storage, tracking
+from components.common.settings import get_settings
+from components.common.step import records_of_run
+
+
+def summarise(recipe: str, state: str, error: str) -> dict[str, Any]:
+    """Collect what the steps recorded and end the run in MLflow.
+
+    Args:
+        recipe: The recipe's name.
+        state: KFP's final state of the pipeline, such as ``SUCCEEDED``.
+        error: KFP's error message; often empty, since the cause is in the step's own record.
+
+    Returns:
+        The summary, which is also stored as ``runs/<run id>/summary.json``.
+    """
+    records = records_of_run()
+    failed = state != "SUCCEEDED"
+    causes = [f"{r['step']}: {_cause(r)}" for r in records if r["status"] != "SUCCEEDED"]
+    summary = {
+        "run_id": get_settings().run_id,
+        "recipe": recipe,
+        "state": state,
+        "cause": "; ".join(causes) or (error if failed else ""),
+        "steps_executed": len(records),
+        "seconds_in_steps": round(sum(r["seconds"] for r in records), 1),
+        "steps": records,
+    }
+    if get_settings().run_id:
+        uri = storage.join(storage.to_uri(get_settings().store_uri), "runs", get_settings().run_id, "summary.json")
+        storage.write(uri, json.dumps(summary, indent=1).encode())
+    summary["mlflow_run"] = _end_mlflow_run(summary, failed)
+    return summary
+
+
+def to_html(summary: dict[str, Any]) -> str:
+    """Return the summary as a small page for the Kubeflow UI; every text is escaped."""
+    rows = "".join(
+        f"<tr><td>{html.escape(r['step'])}</td><td>{html.escape(r['status'].lower())}</td>"
+        f"<td style='text-align:right'>{r['seconds']:.1f} s</td></tr>"
+        for r in summary["steps"]
+    )
+    cause = f"<p><strong>{html.escape(summary['cause'])}</strong></p>" if summary["cause"] else ""
+    return (
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='color-scheme' content='light dark'>"
+        "<title>Run summary</title><body style='font-family:system-ui;margin:1rem'>"
+        f"<h1>{html.escape(summary['recipe'])}: {html.escape(summary['state'].lower())}</h1>{cause}"
+        f"<p>{summary['steps_executed']} steps ran in this run; the others came from the cache.</p>"
+        f"<table>{rows}</table></body></html>"
+    )
+
+
+def _cause(record: dict[str, Any]) -> str:
+    return record.get("error") or "the step was killed or is still running"
+
+
+def _end_mlflow_run(summary: dict[str, Any], failed: bool) -> str:
+    tags = {
+        "pipeline.recipe": summary["recipe"],
+        "pipeline.state": summary["state"],
+        "pipeline.cause": summary["cause"][:5000],
+        "pipeline.git_revision": get_settings().git_revision,
+        "pipeline.image": get_settings().image,
+    }
+    numbers = {"steps_executed": summary["steps_executed"], "seconds_in_steps": summary["seconds_in_steps"]}
+    return tracking.finish_pipeline_run(failed, tags, numbers)

@@ -1,0 +1,34 @@
+"""KFP interface of the train stage."""
+
+from kfp import dsl
+
+from components.common.kfp_step import kfp_step
+
+
+@kfp_step
+def train_model(
+    train: dict,
+    corpus: dsl.Input[dsl.Dataset],
+    base_model: dsl.Input[dsl.Model],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Continue the base model's pre-training on the corpus; goes on from the newest checkpoint if there is one."""
+    from components.common import storage
+    from components.common.manifest import Manifest
+    from components.common.settings import get_settings
+    from components.common.step import step
+    from components.train.settings import TrainSettings
+    from components.train.train import train as logic
+
+    with step("Train the model") as current:
+        corpus_manifest = Manifest.load(corpus.path)
+        current.run.log_params({"train": train})
+        current.run.log_dataset(corpus_manifest, "training")
+        root = storage.to_uri(get_settings().store_uri)
+        manifest = logic(corpus_manifest, Manifest.load(base_model.path), TrainSettings(**train), root)
+        manifest.save(model.path)
+        model.metadata.update(manifest.metadata())
+        for key, value in manifest.totals.items():
+            metrics.log_metric(key, value)
+        current.report(manifest.totals)

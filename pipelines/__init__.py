@@ -1,0 +1,1 @@
+"""The pipelines, their recipes, and the command line that runs, compiles and explains them."""

@@ -1,0 +1,82 @@
+"""The command line: run, compile and look into recipes."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from components.common.errors import PipelineError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="A bundled recipe's name or a path to a YAML file.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting, such as train.epochs=3.")
+]
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="PMC_HOME", help="Folder for the store, tracking, caches and logs.")
+]
+
+
+@app.command()
+def run(recipe: RecipeOption = "tiny", set_: SetOption = None, home: HomeOption = Path(".pmc")) -> None:
+    """Run the pipeline on this machine."""
+    from pipelines.local import run_locally
+    from pipelines.recipe import load_recipe
+
+    if not run_locally(load_recipe(recipe, set_ or []), home):
+        raise typer.Exit(1)
+
+
+@app.command("compile")
+def compile_(
+    recipe: RecipeOption = "paper",
+    set_: SetOption = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path("build/pipeline.yaml"),
+) -> None:
+    """Compile the pipeline for Kubeflow; the recipe's values become its parameters' defaults."""
+    from pipelines.compile import compile_pipeline
+    from pipelines.recipe import load_recipe
+
+    typer.echo(f"Wrote {compile_pipeline(load_recipe(recipe, set_ or []), output)}")
+
+
+@app.command()
+def recipes(
+    name: Annotated[str, typer.Argument(help="Show this recipe in full; without it, list them.")] = "",
+    set_: SetOption = None,
+) -> None:
+    """List the recipes, or show one with every setting."""
+    from pipelines.recipe import load_recipe, recipe_names
+
+    if name:
+        shown = load_recipe(name, set_ or [])
+        typer.echo(yaml.safe_dump(shown.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True))
+        return
+    for each in recipe_names():
+        typer.echo(f"{each:8} {load_recipe(each).description}")
+
+
+@app.command()
+def settings() -> None:
+    """List every setting that --set takes, with its default and meaning."""
+    from pipelines.recipe import describe_settings
+
+    for key, default, meaning in describe_settings():
+        typer.echo(f"{key:42} {default!s:12} {meaning}")
+
+
+def main() -> None:
+    """Run the command line; an error a user can mend is one sentence and exit status 1."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        app()
+    except PipelineError as error:
+        typer.secho(str(error), fg="red", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("Stopped. What is done is kept: run the same command again to go on.", fg="red", err=True)
+        sys.exit(130)

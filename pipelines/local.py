@@ -1,0 +1,193 @@
+"""Run the pipeline on this machine: KFP's local runner, files on disk, MLflow on SQLite; no server, no network."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.common import storage, tracking
+from components.common.errors import InputError, PipelineError
+from components.common.fingerprint import fingerprint
+from components.common.parent import RUNNER_VARIABLE
+from components.common.settings import get_settings
+from components.common.step import records_of_run
+from pipelines.console import LineFilter, show_failure, show_results
+from pipelines.recipe import Recipe
+from pipelines.sources import with_version
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a local run keeps its things, all below one folder unless the environment says otherwise."""
+
+    home: Path
+
+    @property
+    def log_folder(self) -> Path:
+        """Full logs, one per run."""
+        return self.home / "logs"
+
+    @property
+    def kfp_root(self) -> Path:
+        """KFP's own outputs: manifests and pages."""
+        return self.home / "kfp"
+
+    def cache_root(self) -> Path:
+        """The cache's entries; another store or tracking server has its own."""
+        settings = get_settings()
+        return self.home / "cache" / fingerprint(settings.store_uri, settings.tracking_uri, settings.experiment)
+
+
+def run_locally(recipe: Recipe, home: Path) -> bool:
+    """Run the pipeline with a recipe and print what came of it.
+
+    What is done is never done again: steps come from the cache, and an interrupted step goes on at its last shard or
+    checkpoint.
+
+    Args:
+        recipe: What to run.
+        home: Folder for the store, the tracking database, caches and logs.
+
+    Returns:
+        Whether the run succeeded.
+
+    Raises:
+        PipelineError: The run could not start (another one is going on, the store cannot be written).
+    """
+    place = Place(home.resolve())
+    with _only_run(place.home):
+        run_id = _prepare_environment(recipe, place)
+        storage.check_writable(get_settings().store_uri)
+        tracking.initialise()
+        place.log_folder.mkdir(parents=True, exist_ok=True)
+        return _run(with_version(recipe), place, place.log_folder / f"{run_id}.log")
+
+
+def _run(recipe: Recipe, place: Place, log: Path) -> bool:
+    from kfp import local
+    from kfp.local import cache as kfp_cache
+
+    from pipelines.ledger import StepLedger
+    from pipelines.pmc_llama import build_pipeline
+
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")
+    warnings.filterwarnings("ignore", message=".*have no effect in the current local runner")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    started = time.monotonic()
+    pipeline = build_pipeline(recipe)
+    ledger = StepLedger(str(place.cache_root()), *_names_and_stages(pipeline))
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(place.kfp_root),
+        enable_caching=True,
+        cache_root=str(place.cache_root()),
+    )
+    # KFP offers no hook for a cache of one's own; the orchestrator asks this function for it.
+    kfp_cache.get_local_cache = lambda: ledger
+    with log.open("w", encoding="utf-8") as file, _captured(file):
+        try:
+            pipeline(**recipe.arguments())
+            succeeded = True
+        except RuntimeError as error:
+            file.write(f"{error}\n")
+            succeeded = False
+    if succeeded:
+        show_results(ledger.results, time.monotonic() - started, get_settings().tracking_uri, log)
+    else:
+        show_failure(_causes(), log)
+    return succeeded
+
+
+@contextlib.contextmanager
+def _captured(file: Any) -> Iterator[None]:
+    """Send KFP's own output and log lines to the file, and only the steps' lines to the terminal."""
+    handler = logging.StreamHandler(file)
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    root.handlers[:], root.level = [handler], logging.INFO
+    try:
+        with contextlib.redirect_stdout(LineFilter(file, sys.stdout)):
+            yield
+    finally:
+        root.handlers[:], root.level = before
+
+
+def _causes() -> list[str]:
+    causes = []
+    for record in records_of_run():
+        if record["status"] != "SUCCEEDED":
+            causes.append(f"{record['step']} failed: {record.get('error') or 'its process was killed.'}")
+    return causes or ["The run failed before a step could say why; see the log."]
+
+
+def _prepare_environment(recipe: Recipe, place: Place) -> str:
+    """Fill in what the environment leaves open and give the run its id; steps inherit it."""
+    place.home.mkdir(parents=True, exist_ok=True)
+    run_id = f"{recipe.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
+    os.environ.setdefault("PMC_STORE_URI", storage.to_uri(place.home / "store"))
+    os.environ["PMC_STORE_URI"] = storage.to_uri(os.environ["PMC_STORE_URI"])
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{place.home / 'mlflow.db'}")
+    os.environ.setdefault("PMC_GIT_REVISION", _git_revision())
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.update({"PMC_RUN_ID": run_id, "PMC_RUN_NAME": run_id, RUNNER_VARIABLE: str(os.getpid())})
+    # A step finds the components by their package; they are installed, or stand in the current folder.
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    get_settings.cache_clear()
+    return run_id
+
+
+def _git_revision() -> str:
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+@contextlib.contextmanager
+def _only_run(home: Path) -> Iterator[None]:
+    """Hold the folder's lock: two runs in one place would train into the same checkpoints."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        file = (home / "run.lock").open("w")
+    except OSError as error:
+        raise PipelineError(f"Cannot write to {home}: {error.strerror}; give another folder with PMC_HOME.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"Another run is going on in {home}; wait for it, or set PMC_HOME to another folder.") from error
+        yield
+
+
+def _names_and_stages(pipeline: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Read from the compiled pipeline each component's display name; the stage is the component's package."""
+    spec = pipeline.pipeline_spec
+    names: dict[str, str] = {}
+    for tasks in [spec.root.dag.tasks, *(c.dag.tasks for c in spec.components.values())]:
+        for task in tasks.values():
+            names[task.component_ref.name] = task.task_info.name
+    return names, _stages()
+
+
+def _stages() -> dict[str, str]:
+    """Map KFP's component names to the stage whose folder defines them."""
+    folder = Path(__file__).parent.parent / "components"
+    return {
+        "comp-" + function.replace("_", "-"): path.parent.name
+        for path in folder.glob("*/component.py")
+        for function in re.findall(r"@kfp_step\ndef (\w+)", path.read_text(encoding="utf-8"))
+    }
