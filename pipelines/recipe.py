@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from components.common.errors import InputError
+from components.common.section import Section, without_nulls
 from components.download.settings import DownloadSettings
 from components.evaluate.settings import EvaluateSettings
 from components.preprocess.settings import PreprocessSettings
@@ -23,10 +24,8 @@ from components.train.settings import TrainSettings
 RECIPES = resources.files("pipelines") / "recipes"
 
 
-class Recipe(BaseModel):
+class Recipe(Section):
     """A whole run: one section per stage."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     recipe: str = Field(description="Name that runs, model versions and reports carry")
     description: str = Field("", description="What this recipe is for")
@@ -38,7 +37,8 @@ class Recipe(BaseModel):
 
     def arguments(self) -> dict[str, Any]:
         """Return the pipeline's arguments: the recipe's name and its sections as plain data."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"description"})
+        data: dict[str, Any] = without_nulls(self.model_dump(mode="json", by_alias=True, exclude={"description"}))
+        return data
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -143,4 +143,4 @@ def _nearest(word: str, known: list[str]) -> str:
     if not found and "." in word:
         found = difflib.get_close_matches(word.rpartition(".")[2], [key.rpartition(".")[2] for key in known], n=1)
         found = [key for key in known if found and key.endswith("." + found[0])][:1]
-    return f", did you mean {found[0]!r}" if found else ""
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -66,6 +66,10 @@ def _root(place: str) -> str:
         from components.download.sample import BENCHMARKS_DIR
 
         return storage.to_uri(BENCHMARKS_DIR)
+    if not place:
+        raise InputError(
+            "download.benchmarks is not set; give the folder or s3:// prefix that holds pubmedqa/, medmcqa/ and medqa/."
+        )
     return storage.to_uri(place)
 
 

@@ -68,7 +68,7 @@ def _choose(items: list[Item], most: int | None) -> list[Item]:
     """Keep the articles whose ids hash lowest, so that a larger choice contains a smaller one."""
     if most is None or len(items) <= most:
         return items
-    kept = {item.path for item in sorted(items, key=lambda i: xxhash.xxh3_64_intdigest(i.id))[:most]}
+    kept = {item.path for item in sorted(items, key=lambda i: xxhash.xxh3_64_intdigest(i.id.encode()))[:most]}
     return [item for item in items if item.path in kept]
 
 

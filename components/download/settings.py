@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from components.common.section import Section
 
 
-class DownloadSettings(BaseModel):
+class DownloadSettings(Section):
     """Where articles, benchmarks and the base model come from, and how articles are packed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Literal["sample", "files"] = Field("sample", description="sample (bundled, synthetic) or files (your own)")
     articles: str = Field("", description="files: a folder, .tar.gz, .tgz, .tar, .zip or s3:// prefix of JATS .xml/.nxml")

@@ -1,4 +1,7 @@
-"""The bundled synthetic sample: articles, questions and a tiny language model. Made by tools/make_sample.py; CC0 1.0."""
+"""The bundled synthetic sample: articles, questions, a tiny language model.
+
+Made by tools/make_sample.py; all of it is in the public domain (CC0 1.0), and none of it is medical evidence.
+"""
 
 import json
 from pathlib import Path
@@ -15,8 +18,8 @@ def load_index() -> list[dict[str, Any]]:
 
     Returns:
         One entry per file, in order, with `id`, `file`, `title`, `article_type`, `features` (what it exercises) and
-        `fate`: kept, broken, no-body, too-short, language, article-type, exact-duplicate, near-duplicate or
-        contaminated. Duplicates also have `duplicate_of`, the id of the article that stays.
+        `fate`: kept, broken, no-body, too-short, language, article-type, exact-duplicate or near-duplicate.
+        Duplicates also have `duplicate_of`, the id of the article that stays.
     """
     index: list[dict[str, Any]] = json.loads((_HERE / "articles.json").read_text(encoding="utf-8"))
     return index

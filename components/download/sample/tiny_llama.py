@@ -81,7 +81,7 @@ def _config() -> dict[str, Any]:
         "rms_norm_eps": 1e-06,
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
-        "torch_dtype": "float32",
+        "dtype": "float32",
         "use_cache": True,
         "vocab_size": VOCABULARY,
     }
