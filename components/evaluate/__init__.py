@@ -1,0 +1,1 @@
+"""Evaluate: held-out perplexity and the medical benchmarks, question by question."""

@@ -1,0 +1,1 @@
+"""Register: the gate that compares models, and MLflow's model registry."""
