@@ -10,13 +10,16 @@ from components.common.kfp_step import kfp_step
 @kfp_step
 def extract_shard(preprocess: dict, raw: dsl.Input[dsl.Dataset], shard: str, clean: dsl.Output[dsl.Dataset]):
     """Turn the JATS articles of one shard into clean text and say what became of each."""
+    from components.common import storage
     from components.common.manifest import Manifest
+    from components.common.settings import get_settings
     from components.common.step import step
-    from components.preprocess.extract import extract_manifest
+    from components.preprocess.clean import clean_shard
     from components.preprocess.settings import PreprocessSettings
 
     with step(f"Extract text ({shard})") as current:
-        manifest = extract_manifest(Manifest.load(raw.path), PreprocessSettings(**preprocess))
+        root = storage.to_uri(get_settings().store_uri)
+        manifest = clean_shard(Manifest.load(raw.path), PreprocessSettings(**preprocess), root)
         manifest.save(clean.path)
         clean.metadata.update(manifest.metadata())
         current.report(manifest.totals)

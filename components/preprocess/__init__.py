@@ -1,0 +1,1 @@
+"""Preprocess: JATS articles to clean text, deduplicated and tokenised into token shards."""
