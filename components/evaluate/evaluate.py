@@ -45,7 +45,7 @@ def evaluate(
         benchmarks: Manifest of the benchmark files.
         corpus: Manifest of the tokenised corpus with its validation split.
         settings: What to measure.
-        output_root: Folder of the store; results go to ``evaluation-<fingerprint>`` below it.
+        output_root: Folder of the store; results go to ``evaluations/<fingerprint>`` below it.
 
     Returns:
         Manifest of kind ``evaluation``: one JSON-lines shard per benchmark (a line per question) and one with the
@@ -61,7 +61,7 @@ def evaluate(
     model_uri(model)
     inputs = {"model": model.fingerprint, "benchmarks": benchmarks.fingerprint, "corpus": corpus.fingerprint}
     own = fingerprint("evaluation", FORMAT_VERSION, _harness_version(), inputs, _settings_that_matter(settings))
-    prefix = storage.join(output_root, f"evaluation-{own}")
+    prefix = storage.join(output_root, "evaluations", own)
     questions: dict[str, list[Question]] = {
         b: read_questions(benchmarks, b, "test", settings.limit) for b in settings.benchmarks
     }

@@ -1,0 +1,1 @@
+"""Train: the launcher of the training job and the trainer that runs inside it."""
