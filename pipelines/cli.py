@@ -35,7 +35,9 @@ def run(recipe: RecipeOption = "tiny", set_: SetOption = None, home: HomeOption 
 def compile_(
     recipe: RecipeOption = "paper",
     set_: SetOption = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path("build/pipeline.yaml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path(
+        "build/pipeline.yaml"
+    ),
 ) -> None:
     """Compile the pipeline for Kubeflow; the recipe's values become its parameters' defaults."""
     from pipelines.compile import compile_pipeline

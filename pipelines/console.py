@@ -114,7 +114,7 @@ def _where(registration: dict[str, Any]) -> list[str]:
 
 
 _MEASURES = {"perplexity": "Held-out perplexity", "pubmedqa": "PubMedQA", "medmcqa": "MedMCQA", "medqa": "MedQA-USMLE"}
-_NOT_SUMMED = {"perplexity"}
+_NOT_SUMMED = {"perplexity", "mean_tokens_per_second"}
 _SHOWN = {
     "listed": "listed",
     "articles": "articles",
@@ -130,7 +130,7 @@ _SHOWN = {
     "weight_bytes": "weight bytes",
     "steps": "steps",
     "final_loss": "final loss",
-    "tokens_per_second": "tokens/s",
+    "mean_tokens_per_second": "tokens/s",
     "perplexity": "perplexity",
     "pubmedqa_accuracy": "PubMedQA",
     "medmcqa_accuracy": "MedMCQA",

@@ -52,7 +52,7 @@ class StepLedger(LocalCache):
         self._started: dict[str, tuple[str, float]] = {}
         self._guard = threading.Lock()
 
-    def compute_key(self, component_name: str, image: str, full_command: list[str], **rest: Any) -> str:  # type: ignore[override]
+    def compute_key(self, component_name: str, *_: Any, **rest: Any) -> str:  # type: ignore[override]
         """Key a task by its component, its stage's code and the content of its inputs."""
         # KFP numbers equal components (comp-x, comp-x-2): what they do is the same.
         base_name = re.sub(r"-\d+$", "", component_name)

@@ -124,10 +124,11 @@ def _captured(file: Any) -> Iterator[None]:
 
 
 def _causes() -> list[str]:
-    causes = []
-    for record in records_of_run():
-        if record["status"] != "SUCCEEDED":
-            causes.append(f"{record['step']} failed: {record.get('error') or 'its process was killed.'}")
+    causes = [
+        f"{record['step']} failed: {record.get('error') or 'its process was killed.'}"
+        for record in records_of_run()
+        if record["status"] != "SUCCEEDED"
+    ]
     return causes or ["The run failed before a step could say why; see the log."]
 
 
@@ -169,7 +170,9 @@ def _only_run(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"Another run is going on in {home}; wait for it, or set PMC_HOME to another folder.") from error
+            raise InputError(
+                f"Another run is going on in {home}; wait for it, or set PMC_HOME to another folder."
+            ) from error
         yield
 
 

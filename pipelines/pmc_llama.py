@@ -45,12 +45,8 @@ def build_pipeline(defaults: Recipe) -> Any:
             base_model = named(download_base_model(download=download), "Fetch the base model")
 
             with dsl.ParallelFor(plan.outputs["Output"], name="Articles to text") as shard:
-                raw = named(
-                    download_shard(download=download, plan=plan.outputs["plan"], shard=shard), "Fetch articles"
-                )
-                clean = named(
-                    extract_shard(preprocess=preprocess, raw=raw.outputs["raw"], shard=shard), "Extract text"
-                )
+                raw = named(download_shard(download=download, plan=plan.outputs["plan"], shard=shard), "Fetch articles")
+                clean = named(extract_shard(preprocess=preprocess, raw=raw.outputs["raw"], shard=shard), "Extract text")
 
             unique = named(
                 find_duplicates(preprocess=preprocess, clean=dsl.Collected(clean.outputs["clean"])), "Find duplicates"
@@ -77,9 +73,7 @@ def build_pipeline(defaults: Recipe) -> Any:
             )
 
             candidate = named(
-                train_model(
-                    train=train, corpus=corpus.outputs["corpus"], base_model=base_model.outputs["base_model"]
-                ),
+                train_model(train=train, corpus=corpus.outputs["corpus"], base_model=base_model.outputs["base_model"]),
                 "Train the model",
             )
 

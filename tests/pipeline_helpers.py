@@ -63,7 +63,7 @@ def manifests(store: Path, kind: str) -> list[Manifest]:
         if path.is_file() and path.suffix == "":
             try:
                 manifest = Manifest.load(path)
-            except Exception:  # noqa: BLE001, S112 - most files there are no manifests
+            except Exception:  # noqa: BLE001 - most files there are no manifests
                 continue
             if manifest.kind == kind:
                 found[manifest.fingerprint] = manifest

@@ -59,7 +59,8 @@ def test_a_killed_step_is_on_record_as_running(run_place: Path) -> None:
 
 def test_a_step_ends_when_its_runner_is_killed(run_place: Path) -> None:
     runner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    code = "import time\nfrom components.common.step import step\nwith step('Train'): print('up', flush=True); time.sleep(60)"
+    body = "print('up', flush=True); time.sleep(60)"
+    code = f"import time\nfrom components.common.step import step\nwith step('Train'): {body}"
     environment = {**os.environ, "PMC_RUNNER_PID": str(runner.pid)}
     # As under KFP, a shell stands between the runner and the step.
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)

@@ -87,9 +87,7 @@ def test_files_of_one_name_in_many_folders_keep_apart(tmp_path: Path) -> None:
 
 
 def test_members_that_escape_or_are_links_or_too_large_are_rejected_by_name(tmp_path: Path) -> None:
-    path = _tar(
-        tmp_path / "x.tar.gz", {"../evil.xml": XML, "/abs.xml": XML, "ok.xml": XML, "big.xml": b"<a/>" * 5000}
-    )
+    path = _tar(tmp_path / "x.tar.gz", {"../evil.xml": XML, "/abs.xml": XML, "ok.xml": XML, "big.xml": b"<a/>" * 5000})
     with tarfile.open(path) as archive:
         members = [(m, archive.extractfile(m).read()) for m in archive]  # type: ignore[union-attr]
     with tarfile.open(path, "w:gz") as archive:

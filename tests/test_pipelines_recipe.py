@@ -14,7 +14,12 @@ def test_the_paper_recipe_holds_every_published_number() -> None:
     train = recipe.train
     assert recipe.download.base_model == "huggyllama/llama-7b"
     assert (train.context_length, train.global_batch_size, train.epochs) == (512, 128, 5)
-    assert (train.learning_rate, train.weight_decay, train.schedule, train.warmup_fraction) == (2e-5, 0.0, "cosine", 0.03)
+    assert (train.learning_rate, train.weight_decay, train.schedule, train.warmup_fraction) == (
+        2e-5,
+        0.0,
+        "cosine",
+        0.03,
+    )
     assert (train.precision, train.processes_per_node, train.max_gradient_norm) == ("bf16", 8, None)
     assert train.micro_batch_size * train.processes_per_node == train.global_batch_size
     assert (train.mask_padding, train.padding_token_id) == (False, 2)

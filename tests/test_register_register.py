@@ -28,7 +28,7 @@ CORPUS = Manifest(
     settings={},
     shards=[],
     totals={},
-    extra={"licences": {"CC BY": 7, "CC0": 2}},
+    extra={"counts": {"licence": {"CC BY": 7, "CC0": 2}}},
 )
 LINEAGE = {"recipe": "tiny", "git_revision": "abc123", "image": "", "pipeline_run": "<script>alert(1)</script>"}
 

@@ -61,7 +61,9 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(Path(path).read_bytes())
         except (OSError, ValidationError) as error:
-            raise InputError(f"{path} is no manifest of this pipeline ({_first_line(error)}); rerun its step.") from error
+            raise InputError(
+                f"{path} is no manifest of this pipeline ({_first_line(error)}); rerun its step."
+            ) from error
 
     @classmethod
     def load_uri(cls, uri: str) -> "Manifest":
@@ -69,7 +71,9 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(storage.read(uri))
         except ValidationError as error:
-            raise InputError(f"{uri} is no manifest of this pipeline ({_first_line(error)}); rerun its step.") from error
+            raise InputError(
+                f"{uri} is no manifest of this pipeline ({_first_line(error)}); rerun its step."
+            ) from error
 
     def save(self, path: str | Path) -> None:
         """Write the manifest to a local file."""

@@ -31,10 +31,8 @@ def track(items: Iterable[_T], total: int | None = None, label: str = "Working",
 
 def _log_lines(items: Iterable[_T], total: int | None, label: str, unit: str) -> Iterator[_T]:
     started = last = time.monotonic()
-    done = 0
-    for item in items:
+    for done, item in enumerate(items, start=1):
         yield item
-        done += 1
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now

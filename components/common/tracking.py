@@ -99,7 +99,9 @@ class Run:
             source=source.to_json(),
             profile=json.dumps(manifest.totals),
         )
-        self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+        self.client.log_inputs(
+            self.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", context)])]
+        )
 
 
 @contextlib.contextmanager
@@ -200,7 +202,9 @@ def _require_sqlite_folder(tracking_uri: str) -> None:
         return
     folder = Path(tracking_uri.removeprefix("sqlite:///")).parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise PipelineError(f"{folder} is no writable folder for MLflow's database; make it or set MLFLOW_TRACKING_URI.")
+        raise PipelineError(
+            f"{folder} is no writable folder for MLflow's database; make it or set MLFLOW_TRACKING_URI."
+        )
 
 
 def _experiment_id(client: "MlflowClient") -> str:

@@ -104,7 +104,7 @@ def _medmcqa(files: dict[str, str], root: str, split: str) -> list[Question]:
     entries = _split_lines(files, root, "medmcqa", (f"{split}.json", f"{split}.sample.json"), required=split == "dev")
     if entries and all(entry.get("cop") in range(4) for _, entry in entries) and any(e["cop"] == 0 for _, e in entries):
         raise InputError(
-            f"MedMCQA {split}: cop counts from 0 (the Hugging Face copy); the official file, which counts from 1, is due."
+            f"MedMCQA {split}: cop counts from 0, as in the Hugging Face copy; the official file counts from 1."
         )
     questions = []
     for number, entry in entries:

@@ -11,7 +11,9 @@ class DownloadSettings(Section):
     """Where articles, benchmarks and the base model come from, and how articles are packed."""
 
     source: Literal["sample", "files"] = Field("sample", description="sample (bundled, synthetic) or files (your own)")
-    articles: str = Field("", description="files: a folder, .tar.gz, .tgz, .tar, .zip or s3:// prefix of JATS .xml/.nxml")
+    articles: str = Field(
+        "", description="files: a folder, .tar.gz, .tgz, .tar, .zip or s3:// prefix of JATS .xml/.nxml"
+    )
     benchmarks: str = Field("sample", description="sample, or a folder or s3:// prefix holding the official files")
     base_model: str = Field("sample", description="sample, a folder, an s3:// prefix, or a Hugging Face id")
     base_model_revision: str = Field("main", description="Revision of a Hugging Face id; pin a commit for a real run")

@@ -16,6 +16,9 @@ def evaluate_model(
     metrics: dsl.Output[dsl.Metrics],
 ):
     """Measure held-out perplexity and the three benchmarks, and keep every answer."""
+    import json
+    from pathlib import Path
+
     from components.common import storage
     from components.common.manifest import Manifest
     from components.common.settings import get_settings
@@ -32,6 +35,8 @@ def evaluate_model(
         manifest = logic(role, Manifest.load(model.path), questions, held_out, EvaluateSettings(**evaluate), root)
         manifest.save(evaluation.path)
         evaluation.metadata.update(manifest.metadata())
+        # A metrics artifact without a file counts as missing, and its step would never come from the cache.
+        Path(metrics.path).write_text(json.dumps(manifest.totals), encoding="utf-8")
         for key, value in manifest.totals.items():
             metrics.log_metric(key, value)
         current.report(manifest.totals)

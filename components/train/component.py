@@ -14,6 +14,9 @@ def train_model(
     metrics: dsl.Output[dsl.Metrics],
 ):
     """Continue the base model's pre-training on the corpus; goes on from the newest checkpoint if there is one."""
+    import json
+    from pathlib import Path
+
     from components.common import storage
     from components.common.manifest import Manifest
     from components.common.settings import get_settings
@@ -29,6 +32,8 @@ def train_model(
         manifest = logic(corpus_manifest, Manifest.load(base_model.path), TrainSettings(**train), root)
         manifest.save(model.path)
         model.metadata.update(manifest.metadata())
+        # A metrics artifact without a file counts as missing, and its step would never come from the cache.
+        Path(metrics.path).write_text(json.dumps(manifest.totals), encoding="utf-8")
         for key, value in manifest.totals.items():
             metrics.log_metric(key, value)
         current.report(manifest.totals)

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -85,10 +85,7 @@ class TarSource:
                     continue
                 names.append((member.name, member.size))
                 file = archive.extractfile(member) if member.isfile() else None
-                if file is None:
-                    digests[member.name] = ""
-                else:
-                    digests[member.name] = _stream_sha256(file)
+                digests[member.name] = _stream_sha256(file) if file else ""
             _require_end_of_gzip(path)
         return _items(names, self.max_bytes, lambda name: digests[name], links={n for n, d in digests.items() if not d})
 
@@ -167,21 +164,16 @@ def _refusal(item: Item) -> Rejected | None:
     return Rejected(id=item.id, reason=item.rejected, detail=f"{item.path} ({item.size:,} bytes)")
 
 
-class _named(ExitStack):
+@contextmanager
+def _named(uri: str, good: Callable[[], int]) -> Iterator[None]:
     """Turn the many errors of a damaged archive into one sentence that names it."""
-
-    def __init__(self, uri: str, good: Callable[[], int]) -> None:
-        super().__init__()
-        self.uri, self.good = uri, good
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, _DAMAGED):
-            name = Path(self.uri).name
-            raise InputError(
-                f"The archive {name} is truncated or damaged after {self.good()} readable articles "
-                f"({type(error).__name__}: {error}); fetch it again."
-            ) from error
-        return False
+    try:
+        yield
+    except _DAMAGED as error:
+        raise InputError(
+            f"The archive {Path(uri).name} is truncated or damaged after {good()} readable articles "
+            f"({type(error).__name__}: {error}); fetch it again."
+        ) from error
 
 
 def _stream_sha256(file: IO[bytes]) -> str:
