@@ -1,7 +1,7 @@
 """Measure the data path on JATS articles: ``python -m benchmarks [--articles archive] [--tokenizer folder]``.
 
-Every measure runs several times, in turn with the others, in one process and one thread; the table shows medians per CPU
-second, and the range. Without arguments it uses the bundled sample.
+Every measure runs several times, in turn with the others, in one process and one thread; the table shows medians per
+CPU second, and the range. Without arguments it uses the bundled sample.
 """
 
 import os

@@ -86,7 +86,7 @@ def _result(group: list[StepResult]) -> str:
         for key, value in result.numbers.items():
             summed = key not in _NOT_SUMMED and len(group) > 1
             totals[key] = totals.get(key, 0) + value if summed else value
-    shown = [(key, totals[key]) for key in _SHOWN if key in totals]
+    shown = [(key, totals[key]) for key in _SHOWN if key in totals and (totals[key] or key != "rejected")]
     return ", ".join(f"{_SHOWN[key]} {_format(value)}" for key, value in shown)
 
 
@@ -121,7 +121,8 @@ _SHOWN = {
     "kept": "kept",
     "documents": "documents",
     "tokens": "tokens",
-    "dropped_total": "dropped",
+    "dropped": "dropped",
+    "rejected": "rejected",
     "train_tokens": "training tokens",
     "validation_tokens": "held-out tokens",
     "questions_pubmedqa_test": "PubMedQA",

@@ -31,8 +31,10 @@ class StepResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The metadata that are numbers."""
-        return {k: v for k, v in self.metadata.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        """The metadata that are numbers, and ``dropped``, the sum over the reasons."""
+        numbers = {k: v for k, v in self.metadata.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+        reasons = [value for key, value in numbers.items() if key.startswith("dropped_")]
+        return numbers | ({"dropped": sum(reasons)} if reasons else {})
 
 
 class StepLedger(LocalCache):

@@ -153,6 +153,17 @@ def test_articles_without_their_source_are_refused() -> None:
         DownloadSettings(articles="/some/folder")
 
 
+def test_few_articles_spread_over_the_shards_that_are_asked_for(tmp_path: Path) -> None:
+    _folder(tmp_path / "in", {f"PMC{i}.xml": XML + str(i).encode() for i in range(10)})
+    for settings, expected in (
+        ({"min_shards": 4}, [3, 3, 3, 1]),
+        ({"min_shards": 40}, [1] * 10),
+        ({"articles_per_shard": 4}, [4, 4, 2]),
+    ):
+        plan = plan_download(_settings(tmp_path / "in", **settings), storage.to_uri(tmp_path / "store"))
+        assert [shard.rows for shard in plan.shards] == expected
+
+
 def test_a_larger_choice_contains_the_smaller(tmp_path: Path) -> None:
     _folder(tmp_path / "in", {f"PMC{i}.xml": XML + str(i).encode() for i in range(40)})
     chosen = [

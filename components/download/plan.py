@@ -6,6 +6,7 @@ content hash, so the same articles give the same shards wherever they lie.
 
 import dataclasses
 import json
+import math
 
 import xxhash
 
@@ -41,9 +42,9 @@ def plan_download(settings: DownloadSettings, output_root: str) -> Manifest:
         where = settings.articles or settings.source
         raise InputError(f"No .xml or .nxml article in {where}; check download.articles.")
     _require_unique_paths(items)
-    name = fingerprint("raw", FORMAT_VERSION, listing_digest(items), settings.articles_per_shard)
+    size = _shard_size(len(items), settings)
+    name = fingerprint("raw", FORMAT_VERSION, listing_digest(items), size)
     prefix = storage.join(output_root, "raw", name)
-    size = settings.articles_per_shard
     shards = [
         _write_plan(prefix, number, items[start : start + size])
         for number, start in enumerate(range(0, len(items), size))
@@ -62,6 +63,12 @@ def plan_download(settings: DownloadSettings, output_root: str) -> Manifest:
 def load_items(shard: Shard) -> list[Item]:
     """Read the items of a planned shard."""
     return [Item(**item) for item in json.loads(storage.read(shard.uri))]
+
+
+def _shard_size(articles: int, settings: DownloadSettings) -> int:
+    """Return the articles per shard that the two settings ask for."""
+    shards = max(math.ceil(articles / settings.articles_per_shard), min(settings.min_shards, articles))
+    return math.ceil(articles / shards)
 
 
 def _choose(items: list[Item], most: int | None) -> list[Item]:

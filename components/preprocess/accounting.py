@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from components.common.errors import InputError
 from components.common.manifest import Rejected, Shard
@@ -25,6 +26,11 @@ def dropped(shards: Iterable[Shard]) -> Counter[str]:
 def rejected(shards: Iterable[Shard]) -> list[Rejected]:
     """List the articles that could not be read."""
     return [Rejected.model_validate(item) for shard in shards for item in _stat(shard, "rejected")]
+
+
+def filtered(shards: Iterable[Shard]) -> list[Rejected]:
+    """List the articles that a filter left out, with its reason."""
+    return [Rejected.model_validate(item) for shard in shards for item in _stat(shard, "filtered")]
 
 
 def check_rejected(shards: list[Shard], limit: float) -> None:
@@ -64,7 +70,7 @@ def check_not_empty(shards: list[Shard]) -> None:
     )
 
 
-def _stat(shard: Shard, name: str):  # noqa: ANN202 - a number, a dict or a list
+def _stat(shard: Shard, name: str) -> Any:
     if name not in shard.stats:
         raise InputError(f"The clean shard {shard.uri} does not say what was {name}; delete it and rerun its step.")
     return shard.stats[name]

@@ -63,10 +63,10 @@ def tokenize_shard(
     from components.common.settings import get_settings
     from components.common.step import step
     from components.preprocess.settings import PreprocessSettings
-    from components.preprocess.tokenize import tokenize_manifest
+    from components.preprocess.tokens import tokenize_with_model
 
     with step(f"Tokenise ({shard})") as current:
-        manifest = tokenize_manifest(
+        manifest = tokenize_with_model(
             Manifest.load(deduplicated.path),
             shard,
             Manifest.load(base_model.path),

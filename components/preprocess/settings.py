@@ -81,10 +81,17 @@ class DeduplicateSettings(Section):
     """Which articles count as copies of another."""
 
     jaccard: float = Field(
-        0.8, ge=0.5, le=1, description="Remove an article whose word 5-grams overlap another's at least this much."
+        default=0.8,
+        ge=0.5,
+        le=1,
+        description="Remove an article whose word 5-grams overlap another's at least this much.",
     )
-    bands: int = Field(14, ge=1, le=112, description="Bands of the signature; more find more pairs and cost more.")
-    rows_per_band: int = Field(8, ge=1, le=112, description="Permutations per band; bands x rows must not exceed 112.")
+    bands: int = Field(
+        default=14, ge=1, le=112, description="Bands of the signature; more find more pairs and cost more."
+    )
+    rows_per_band: int = Field(
+        default=8, ge=1, le=112, description="Permutations per band; bands x rows must not exceed 112."
+    )
 
     @model_validator(mode="after")
     def _fits_the_signature(self) -> Self:
@@ -100,14 +107,23 @@ class TokenizeSettings(Section):
     """How texts become token ids, and which are held out."""
 
     validation_fraction: float = Field(
-        0.01, gt=0, le=0.5, description="Share of the articles held out, by a hash of their id; at least one article."
+        default=0.01,
+        gt=0,
+        le=0.5,
+        description="Share of the articles held out, by a hash of their id; at least one article.",
     )
-    add_eos: bool = Field(False, description="End every document with the end-of-sequence token (the paper: no).")
+    add_eos: bool = Field(
+        default=False, description="End every document with the end-of-sequence token (the paper: no)."
+    )
     encoder: Literal["fastest", "reference"] = Field(
-        "fastest", description="'fastest' uses fastokens where its ids are proven equal, 'reference' only tokenizers."
+        default="fastest",
+        description="'fastest' uses fastokens where its ids are proven equal, 'reference' only tokenizers.",
     )
     probe_documents: int = Field(
-        16, ge=1, le=10_000, description="Documents of each shard on which the ids of the two encoders are compared."
+        default=16,
+        ge=1,
+        le=10_000,
+        description="Documents of each shard on which the ids of the two encoders are compared.",
     )
 
 
@@ -119,5 +135,5 @@ class PreprocessSettings(Section):
     deduplicate: DeduplicateSettings = Field(default_factory=DeduplicateSettings, description="Copies to remove.")
     tokenize: TokenizeSettings = Field(default_factory=TokenizeSettings, description="Texts to token shards.")
     max_rejected_fraction: float = Field(
-        0.05, ge=0, le=1, description="Stop when a larger share of the listed articles cannot be read."
+        default=0.05, ge=0, le=1, description="Stop when a larger share of the listed articles cannot be read."
     )

@@ -1,0 +1,163 @@
+"""MinHash signatures of article texts, and the exact word shingles they estimate.
+
+Shingling is what near-duplicate search costs, not MinHash, so it is done on whole arrays: a text becomes one array of
+code points, words are hashed by a prefix polynomial modulo 2**64, and five neighbouring word hashes make a shingle.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import rensa
+
+from components.preprocess.settings import SIGNATURE_PERMUTATIONS
+
+SHINGLE_WORDS = 5
+SIGNATURE_TYPE = pa.list_(pa.uint32(), SIGNATURE_PERMUTATIONS)
+"""Arrow type of the `signature` column of a clean shard."""
+
+_SEED = 42
+_WORD_CATEGORIES = frozenset({"Mn", "Mc", "Me", "Cs"})  # combining marks, and halves of characters beyond the table
+_WORD = re.compile(r"[^\W_]+")
+_BATCH_SHINGLES = 4_000_000  # bounds the flat hash buffer at 32 MB
+_TABLE_SIZE = 0x10000  # UTF-16 code units: a rarer character is two surrogates, each with a value of its own
+_BASE = 0x9E3779B97F4A7C15  # odd, hence invertible modulo 2**64
+_BASE_INVERSE = pow(_BASE, -1, 1 << 64)
+_WORD_BASE = np.uint64(0xD1342543DE82EF95)
+
+
+def signatures(texts: Sequence[str]) -> np.ndarray:
+    """Sketch texts by MinHash over their lowercased word 5-grams (R-MinHash of `rensa`).
+
+    The share of equal columns of two rows estimates the Jaccard similarity of the two shingle sets, with a standard
+    error of at most sqrt(J (1 - J) / 112).
+
+    Args:
+        texts: Article texts. An empty text gets a row of 0xFFFFFFFF.
+
+    Returns:
+        uint32 array of shape (len(texts), 112).
+    """
+    rows: list[np.ndarray] = []
+    batch: list[np.ndarray] = []
+    size = 0
+    for text in texts:
+        batch.append(_shingle_hashes(text))
+        size += len(batch[-1])
+        if size >= _BATCH_SHINGLES:
+            rows.append(_sketch(batch))
+            batch, size = [], 0
+    if batch:
+        rows.append(_sketch(batch))
+    return np.concatenate(rows) if rows else np.empty((0, SIGNATURE_PERMUTATIONS), dtype=np.uint32)
+
+
+def shingles(text: str) -> np.ndarray:
+    """Return the set of a text's word 5-grams as sorted, unique uint64 hashes.
+
+    Words are runs of letters, digits and combining marks; case, punctuation and spacing do not matter. A text of fewer
+    than five words has one shingle, made of all of them; a text without words has none.
+    """
+    return np.unique(_shingle_hashes(text))
+
+
+def jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Return |A & B| / |A | B| of two results of `shingles`; two empty sets are not similar (0.0)."""
+    if not len(first) or not len(second):
+        return 0.0
+    shared = len(np.intersect1d(first, second, assume_unique=True))
+    return shared / (len(first) + len(second) - shared)
+
+
+def normalised(text: str) -> str:
+    """Return a text's words, lowercased and one space apart: equal for texts that differ only in layout."""
+    return " ".join(_WORD.findall(text.lower()))
+
+
+def to_arrow(rows: np.ndarray) -> pa.Array:
+    """Turn the result of `signatures` into an Arrow column of `SIGNATURE_TYPE`."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1), pa.uint32()), type=SIGNATURE_TYPE)
+
+
+def from_arrow(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Read a `signature` column back, stored as a list of uint32 or as little-endian bytes, as `signatures` made it."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    arrays = [_chunk_to_numpy(chunk) for chunk in chunks if len(chunk)]
+    return np.concatenate(arrays) if arrays else np.empty((0, SIGNATURE_PERMUTATIONS), dtype=np.uint32)
+
+
+def _chunk_to_numpy(chunk: Any) -> np.ndarray:
+    if pa.types.is_binary(chunk.type) or pa.types.is_fixed_size_binary(chunk.type):
+        flat = np.frombuffer(b"".join(chunk.to_pylist()), dtype="<u4")
+    else:
+        flat = chunk.flatten().to_numpy(zero_copy_only=False)
+    return flat.astype(np.uint32, copy=False).reshape(len(chunk), SIGNATURE_PERMUTATIONS)
+
+
+def _sketch(batch: list[np.ndarray]) -> np.ndarray:
+    offsets = np.zeros(len(batch) + 1, dtype=np.uint64)
+    np.cumsum([len(hashes) for hashes in batch], out=offsets[1:])
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
+        np.concatenate(batch), offsets, SIGNATURE_PERMUTATIONS, _SEED
+    )
+    return np.array(matrix.to_rows(), dtype=np.uint32)
+
+
+def _shingle_hashes(text: str) -> np.ndarray:
+    words = _word_hashes(text)
+    if not len(words):
+        return words
+    width = min(SHINGLE_WORDS, len(words))
+    count = len(words) - width + 1
+    hashes = words[:count].copy()
+    for offset in range(1, width):
+        hashes *= _WORD_BASE
+        hashes += words[offset : offset + count]
+    return _mix(hashes)
+
+
+def _word_hashes(text: str) -> np.ndarray:
+    """Hash each word of a text: the sum of value[c_i] * BASE**i over its characters, whatever its place in the text."""
+    codes = np.frombuffer(text.encode("utf-16-le", errors="surrogatepass"), dtype="<u2")
+    values = _character_values().take(codes)
+    is_word = np.zeros(len(values) + 2, dtype=np.int8)
+    is_word[1:-1] = values != 0
+    edges = np.diff(is_word)
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    powers, inverses = _powers(max(1 << 20, 1 << len(values).bit_length()))
+    prefix = np.zeros(len(values) + 1, dtype=np.uint64)
+    np.cumsum(values * powers[: len(values)], out=prefix[1:])
+    return _mix((prefix[ends] - prefix[starts]) * inverses[starts])
+
+
+@lru_cache(maxsize=1)
+def _character_values() -> np.ndarray:
+    """One random-looking value per code point, the same for both cases of a letter; 0 for what separates words."""
+    lowered = np.zeros(_TABLE_SIZE, dtype=np.uint64)
+    for code in range(_TABLE_SIZE):
+        character = chr(code)
+        if character.isalnum() or unicodedata.category(character) in _WORD_CATEGORIES:
+            lowered[code] = ord(character.lower()[0])
+    return np.where(lowered == 0, np.uint64(0), _mix(lowered))
+
+
+@lru_cache(maxsize=4)
+def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Powers 0 .. length-1 of the base and of its inverse modulo 2**64."""
+    powers = np.full(length, _BASE, dtype=np.uint64)
+    inverses = np.full(length, _BASE_INVERSE, dtype=np.uint64)
+    powers[0] = inverses[0] = 1
+    return np.cumprod(powers, dtype=np.uint64), np.cumprod(inverses, dtype=np.uint64)
+
+
+def _mix(hashes: np.ndarray) -> np.ndarray:
+    """Finaliser of SplitMix64 (Steele, Lea and Flood, 2014): spreads every input bit over the whole word."""
+    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return hashes ^ (hashes >> np.uint64(31))

@@ -1,0 +1,112 @@
+"""The data card shows what the manifests say, escaped, and loads nothing."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from preprocess_helpers import clean_shard, corpus_of, deduplicate, document, prose, with_block_replaced
+
+from components.common.manifest import Manifest
+from components.preprocess.data_card import render_data_card
+
+ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+ESCAPED = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;"
+
+
+class Tags(HTMLParser):
+    """Collects the tags and attributes of a page, and checks that they nest."""
+
+    VOID = frozenset({"meta", "br", "hr", "img", "link", "input"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes.update(name for name, _ in attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Manifest, Manifest]:
+    rows = [
+        document(
+            f"PMC{n}{'<b>' if n == 3 else ''}",
+            f"{ATTACK} {prose(n)}",
+            title=f"{ATTACK} {n}",
+            licence=f"{ATTACK} {n % 25}",
+            article_type=ATTACK,
+            year=1900 + 3 * n if n else 0,
+        )
+        for n in range(40)
+    ]
+    rows += [document(f"PMC90{n}", with_block_replaced(rows[n]["text"], 0.05, n), title=ATTACK, year=1) for n in (1, 2)]
+    rejected = tuple({"id": f"PMC7{n:03d}", "reason": ATTACK, "detail": ATTACK + "d" * 5000} for n in range(120))
+    filtered = tuple({"id": f"PMC8{n:03d}", "reason": "language", "detail": ATTACK} for n in range(9))
+    shards = [clean_shard(tmp_path, "shard-00000", rows, rejected=rejected, filtered=filtered)]
+    unique = deduplicate(tmp_path, shards, limit=1.0)
+    return corpus_of(tmp_path, unique, validation_fraction=0.2), unique
+
+
+def test_all_that_comes_from_articles_is_escaped(made: tuple[Manifest, Manifest]) -> None:
+    page = render_data_card(*made)
+    tags = Tags(page)
+    assert tags.open == []
+    assert not tags.names & {"script", "img", "b>", "iframe", "link", "object"}
+    assert not [name for name in tags.attributes if name.startswith("on")]
+    assert page.count(ESCAPED) > 20
+    assert "<script" not in page
+
+
+def test_it_loads_nothing_and_follows_the_readers_colours(made: tuple[Manifest, Manifest]) -> None:
+    page = render_data_card(*made)
+    assert not re.search(r"(?:src|href)\s*=|url\(|@import", page.replace(ESCAPED, ""))
+    assert "default-src 'none'" in page
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+
+
+def test_it_stays_small(made: tuple[Manifest, Manifest]) -> None:
+    page = render_data_card(*made)
+    assert len(page.encode()) < 150_000
+    assert "And 70 more" in page
+
+
+def test_it_shows_the_numbers_of_the_manifests(made: tuple[Manifest, Manifest]) -> None:
+    corpus, unique = made
+    page = render_data_card(corpus, unique)
+    assert f"<b>{corpus.totals['tokens']:,}</b>tokens" in page
+    assert f"<b>{corpus.totals['train_documents']:,}</b>train" in page
+    assert re.search(r"near-duplicate.*?<td class=\"n\">2</td><td class=\"n\">1\.2%</td>", page, re.DOTALL)
+    assert re.search(r"could not be read.*?<td class=\"n\">120</td>", page, re.DOTALL)
+    for label, number in {"listed": 171, "readable": 51, "passed the filters": 42, "unique: the corpus": 40}.items():
+        assert re.search(rf">{label}</span>.{{0,120}}>{number}</span>", page)
+    assert "1 without a year" in page
+    assert "5 others" in page
+    assert corpus.fingerprint in page
+
+
+def test_it_shows_copies_beside_what_stays_and_articles_of_each_filter(made: tuple[Manifest, Manifest]) -> None:
+    page = render_data_card(*made)
+    assert page.count("Near-duplicate of") == 2
+    assert page.count("<td>language</td>") == 3
+
+
+def test_a_corpus_that_lost_nothing_has_a_card_too(tmp_path: Path) -> None:
+    shards = [clean_shard(tmp_path, "shard-00000", [document(f"PMC{n}", prose(n), year=0) for n in range(4)])]
+    unique = deduplicate(tmp_path, shards)
+    page = render_data_card(corpus_of(tmp_path, unique), unique)
+    assert "Nothing was dropped" in page
+    assert "What was left out" not in page
+    assert "Could not be read" not in page
+    assert "4 without a year" in page
+    assert Tags(page).open == []
