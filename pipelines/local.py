@@ -68,10 +68,12 @@ def run_locally(recipe: Recipe, home: Path) -> bool:
     place = Place(home.resolve())
     with _only_run(place.home):
         run_id = _prepare_environment(recipe, place)
+        recipe = with_version(recipe)
         storage.check_writable(get_settings().store_uri)
         tracking.initialise()
         place.log_folder.mkdir(parents=True, exist_ok=True)
-        return _run(with_version(recipe), place, place.log_folder / f"{run_id}.log")
+        with _marked_open(place.home / "open-run", run_id):
+            return _run(recipe, place, place.log_folder / f"{run_id}.log")
 
 
 def _run(recipe: Recipe, place: Place, log: Path) -> bool:
@@ -174,6 +176,16 @@ def _only_run(home: Path) -> Iterator[None]:
                 f"Another run is going on in {home}; wait for it, or set PMC_HOME to another folder."
             ) from error
         yield
+
+
+@contextlib.contextmanager
+def _marked_open(mark: Path, run_id: str) -> Iterator[None]:
+    """Name the run in a file while it lasts; a name that is found there is that of a run that was killed."""
+    if mark.exists():
+        tracking.close_killed_run(mark.read_text(encoding="utf-8"))
+    mark.write_text(run_id, encoding="utf-8")
+    yield
+    mark.unlink()
 
 
 def _names_and_stages(pipeline: Any) -> tuple[dict[str, str], dict[str, str]]:

@@ -156,6 +156,7 @@ def test_licences_are_read_from_links_and_words(permissions: str, licence: str) 
         ("<p>x</p><sec sec-type='data-availability'><title>Where</title><p>Dryad.</p></sec>", "x"),
         ("<p>x</p><sec><title>Availability of data and materials</title><p>Dryad.</p></sec>", "x"),
         ("<p>x</p><sec><title>AUTHORS’ CONTRIBUTIONS</title><p>JD.</p></sec><sec><title>Abbreviations</title><p>A.</p></sec>", "x"),
+        ("<p>x</p><sec><title>Role of funding source</title><p>None.</p></sec>", "x"),
         ("<p>x</p><sec><title>Funding of trials by industry</title><p>Kept.</p></sec>",
          "x\n\nFunding of trials by industry\n\nKept."),
         ("<p>x<supplementary-material><p>File</p></supplementary-material></p>", "x"),

@@ -176,6 +176,16 @@ def finish_pipeline_run(failed: bool, tags: Mapping[str, str], metrics: Mapping[
     return run.run_id
 
 
+def close_killed_run(run_id: str) -> None:
+    """Mark what a killed pipeline run left open; MLflow would show it as running for ever."""
+    if not get_settings().tracking_uri:
+        return
+    client = _client()
+    for each in _find(client, _experiment_id(client), {TAG_RUN_ID: run_id}):
+        if client.get_run(each).info.status == "RUNNING":
+            client.set_terminated(each, "KILLED")
+
+
 def initialise() -> None:
     """Make the experiment (and a local database) before parallel steps race for it.
 

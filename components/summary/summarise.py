@@ -69,4 +69,7 @@ def _end_mlflow_run(summary: dict[str, Any], failed: bool) -> str:
         "pipeline.image": get_settings().image,
     }
     numbers = {"steps_executed": summary["steps_executed"], "seconds_in_steps": summary["seconds_in_steps"]}
+    for record in summary["steps"]:
+        if "(" not in record["step"]:  # a shard's numbers are summed up by the step that follows
+            numbers |= {f"{record['step']}/{key}": value for key, value in record.get("numbers", {}).items()}
     return tracking.finish_pipeline_run(failed, tags, numbers)
