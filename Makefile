@@ -55,7 +55,7 @@ compile: $(READY) ## Compile the pipeline for Kubeflow: make compile RECIPE=pape
 	@$(BIN)/python -m pipelines compile --recipe $(RECIPE) $(settings) --output $(OUTPUT)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## Check format, code, types, import rules and YAML
 	$(BIN)/ruff format --check .

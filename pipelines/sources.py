@@ -3,6 +3,7 @@
 from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
+from components.download.sources import require_place
 from pipelines.recipe import Recipe
 
 
@@ -12,9 +13,10 @@ def with_version(recipe: Recipe) -> Recipe:
     A version that the recipe gives itself stays.
 
     Raises:
-        InputError: A place that the recipe names is not there.
+        InputError: A place that the recipe names, or needs, is not there.
     """
     download = recipe.download
+    require_place(download)
     if download.version:
         return recipe
     states = {

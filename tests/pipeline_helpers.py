@@ -14,7 +14,14 @@ from components.common.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
 # The tiny recipe, made quicker still: the same code on fewer questions and steps.
-QUICK = ("train.epochs=4", "train.checkpoint_every_steps=5", "train.log_every_steps=1", "evaluate.limit=6")
+QUICK = (
+    "download.min_shards=2",
+    "train.epochs=4",
+    "train.checkpoint_every_steps=5",
+    "train.log_every_steps=1",
+    "evaluate.limit=6",
+)
+TASKS = 15  # of a run with two shards
 
 
 @dataclass(frozen=True)

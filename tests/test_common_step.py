@@ -124,3 +124,19 @@ def test_a_database_that_cannot_be_is_refused_at_once(run_place: Path, monkeypat
         pass
     assert time.monotonic() - started < 30
     assert "/no/such/folder" in json.dumps(records_of_run())
+
+
+def test_a_worker_logs_into_its_steps_run_with_metrics_of_the_machine(
+    run_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{run_place}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    get_settings.cache_clear()
+    with step("Train") as current, tracking.worker_run() as worker:
+        worker.log_metric_points([(1, {"loss": 2.0}), (2, {"loss": 1.0})])
+        time.sleep(0.5)
+    client = MlflowClient(uri)
+    assert [p.value for p in client.get_metric_history(current.run.run_id, "loss")] == [2.0, 1.0]
+    assert "system/cpu_utilization_percentage" in client.get_run(current.run.run_id).data.metrics

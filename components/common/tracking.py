@@ -143,17 +143,26 @@ def worker_run(system_metrics: bool = True) -> Iterator[Run]:
         yield Run(None, "")
         return
     client = _client()
-    monitor = None
-    if system_metrics:
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        monitor = SystemMetricsMonitor(run_id, sampling_interval=5, samples_before_logging=2, resume_logging=True)
-        monitor.start()
-    try:
+    with _system_metrics(run_id) if system_metrics else contextlib.nullcontext():
         yield Run(client, run_id)
+
+
+@contextlib.contextmanager
+def _system_metrics(run_id: str) -> Iterator[None]:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    uri = get_settings().tracking_uri
+    monitor = SystemMetricsMonitor(
+        run_id, sampling_interval=5, samples_before_logging=2, resume_logging=True, tracking_uri=uri
+    )
+    monitor.start()
+    try:
+        yield
     finally:
-        if monitor is not None:
-            monitor.finish()
+        monitor.finish()
+        # What was sampled since the last publication, which is all there is of a short run.
+        monitor.publish_metrics(monitor.aggregate_metrics())
+        monitor.mlflow_logger.flush()
 
 
 def pipeline_run(client: "MlflowClient | None" = None) -> str:

@@ -152,6 +152,8 @@ def _evidence(check: Check | None) -> str:
     if check is None:
         return ""
     numbers = check.numbers
+    if not numbers["gained"] and not numbers["lost"]:
+        return "no question changed sides"
     return (
         f"{numbers['gained']:.0f} gained, {numbers['lost']:.0f} lost, p = {numbers['p_value']:.3g}; "
         f"80% power from {100 * numbers['detectable']:.1f} points"

@@ -1,8 +1,10 @@
 """Write the summary of a pipeline run: its outcome, the steps that ran, their numbers, and the cause of a failure."""
 
-import html
 import json
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.common import storage, tracking
 from components.common.settings import get_settings
@@ -40,20 +42,10 @@ def summarise(recipe: str, state: str, error: str) -> dict[str, Any]:
 
 
 def to_html(summary: dict[str, Any]) -> str:
-    """Return the summary as a small page for the Kubeflow UI; every text is escaped."""
-    rows = "".join(
-        f"<tr><td>{html.escape(r['step'])}</td><td>{html.escape(r['status'].lower())}</td>"
-        f"<td style='text-align:right'>{r['seconds']:.1f} s</td></tr>"
-        for r in summary["steps"]
-    )
-    cause = f"<p><strong>{html.escape(summary['cause'])}</strong></p>" if summary["cause"] else ""
-    return (
-        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='color-scheme' content='light dark'>"
-        "<title>Run summary</title><body style='font-family:system-ui;margin:1rem'>"
-        f"<h1>{html.escape(summary['recipe'])}: {html.escape(summary['state'].lower())}</h1>{cause}"
-        f"<p>{summary['steps_executed']} steps ran in this run; the others came from the cache.</p>"
-        f"<table>{rows}</table></body></html>"
-    )
+    """Return the summary as a self-contained page for the Kubeflow UI; every text is escaped."""
+    templates = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("summary.html.j2").render(summary)
 
 
 def _cause(record: dict[str, Any]) -> str:

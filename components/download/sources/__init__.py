@@ -38,6 +38,19 @@ class Source(Protocol):
         ...
 
 
+def require_place(settings: DownloadSettings) -> None:
+    """Refuse a source that needs a place and has none, before anything is started.
+
+    Raises:
+        InputError: ``download.articles`` is missing.
+    """
+    if settings.source == "files" and not settings.articles:
+        raise InputError(
+            "source=files needs download.articles: a folder, .tar.gz, .zip or s3:// prefix of JATS files; "
+            "with make, ARTICLES=/path/to/articles."
+        )
+
+
 def open_source(settings: DownloadSettings) -> Source:
     """Return the source that the settings name.
 
@@ -50,9 +63,5 @@ def open_source(settings: DownloadSettings) -> Source:
         from components.download.sample import ARTICLES_DIR
 
         return files.open_files(str(ARTICLES_DIR), settings.max_article_bytes)
-    if not settings.articles:
-        raise InputError(
-            "source=files needs download.articles: a folder, .tar.gz, .zip or s3:// prefix of JATS files; "
-            "with make, ARTICLES=/path/to/articles."
-        )
+    require_place(settings)
     return files.open_files(settings.articles, settings.max_article_bytes)
