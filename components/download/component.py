@@ -16,7 +16,7 @@ def plan_download(download: dict, plan: dsl.Output[dsl.Dataset]) -> list[str]:
 
     with step("Plan the download") as current:
         settings = DownloadSettings(**download)
-        current.run.log_params({"download": download})
+        current.run.log_params({"download": settings.model_dump(mode="json")})
         manifest = logic(settings, storage.to_uri(get_settings().store_uri))
         manifest.save(plan.path)
         plan.metadata.update(manifest.metadata())

@@ -28,11 +28,12 @@ def evaluate_model(
 
     with step(f"Evaluate the {role}") as current:
         held_out, questions = Manifest.load(corpus.path), Manifest.load(benchmarks.path)
-        current.run.log_params({"evaluate": evaluate, "role": role})
+        settings = EvaluateSettings(**evaluate)
+        current.run.log_params({"evaluate": settings.model_dump(mode="json"), "role": role})
         current.run.log_dataset(held_out, "evaluation")
         current.run.log_dataset(questions, "evaluation")
         root = storage.to_uri(get_settings().store_uri)
-        manifest = logic(role, Manifest.load(model.path), questions, held_out, EvaluateSettings(**evaluate), root)
+        manifest = logic(role, Manifest.load(model.path), questions, held_out, settings, root)
         manifest.save(evaluation.path)
         evaluation.metadata.update(manifest.metadata())
         # A metrics artifact without a file counts as missing, and its step would never come from the cache.

@@ -39,7 +39,7 @@ def find_duplicates(
 
     with step("Find duplicates") as current:
         settings = PreprocessSettings(**preprocess)
-        current.run.log_params({"preprocess": preprocess})
+        current.run.log_params({"preprocess": settings.model_dump(mode="json")})
         shards = [shard for artifact in clean for shard in Manifest.load(artifact.path).shards]
         root = storage.to_uri(get_settings().store_uri)
         manifest = logic(shards, settings.deduplicate, root, settings.max_rejected_fraction)

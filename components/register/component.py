@@ -27,14 +27,15 @@ def register_model(
     from components.register.settings import RegisterSettings
 
     with step("Register the model") as current:
-        current.run.log_params({"register": register})
+        settings = RegisterSettings(**register)
+        current.run.log_params({"register": settings.model_dump(mode="json")})
         place, trained = get_settings(), Manifest.load(model.path)
         result = logic(
             trained,
             Manifest.load(corpus.path),
             Manifest.load(base_evaluation.path),
             Manifest.load(candidate_evaluation.path),
-            RegisterSettings(**register),
+            settings,
             {
                 "recipe": recipe,
                 "pipeline_run_id": place.run_id,

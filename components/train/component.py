@@ -26,10 +26,11 @@ def train_model(
 
     with step("Train the model") as current:
         corpus_manifest = Manifest.load(corpus.path)
-        current.run.log_params({"train": train})
+        settings = TrainSettings(**train)
+        current.run.log_params({"train": settings.model_dump(mode="json")})
         current.run.log_dataset(corpus_manifest, "training")
         root = storage.to_uri(get_settings().store_uri)
-        manifest = logic(corpus_manifest, Manifest.load(base_model.path), TrainSettings(**train), root)
+        manifest = logic(corpus_manifest, Manifest.load(base_model.path), settings, root)
         manifest.save(model.path)
         model.metadata.update(manifest.metadata())
         # A metrics artifact without a file counts as missing, and its step would never come from the cache.
