@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from components.common.logs import without_credentials
 from pipelines.ledger import StepResult
 
 # The steps' lines start with a time of day; KFP's have milliseconds, a level or no time at all.
@@ -49,8 +50,10 @@ def show_results(results: list[StepResult], seconds: float, tracking_uri: str, l
     if registration is not None:
         console.print(_outcome(registration))
         lines += _where(registration)
-    if tracking_uri:
-        lines.append(f"MLflow:   make ui   (mlflow ui --backend-store-uri {tracking_uri})")
+    if tracking_uri.startswith("sqlite:"):
+        lines.append(f"MLflow:   make ui   (mlflow ui --backend-store-uri '{tracking_uri}')")
+    elif tracking_uri:
+        lines.append(f"MLflow:   {without_credentials(tracking_uri)}")
     for line in [*lines, f"Log:      {log}"]:
         console.print(Text(line), soft_wrap=True)
 

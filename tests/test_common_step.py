@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.common import storage, tracking
-from components.common.errors import InputError
+from components.common.errors import InputError, PipelineError
 from components.common.settings import get_settings
 from components.common.step import records_of_run, step
 
@@ -140,3 +140,15 @@ def test_a_worker_logs_into_its_steps_run_with_metrics_of_the_machine(
     client = MlflowClient(uri)
     assert [p.value for p in client.get_metric_history(current.run.run_id, "loss")] == [2.0, 1.0]
     assert "system/cpu_utilization_percentage" in client.get_run(current.run.run_id).data.metrics
+
+
+def test_a_tracking_server_that_is_not_there_is_named_soon_and_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:sentinel@127.0.0.1:9")
+    get_settings.cache_clear()
+    started = time.monotonic()
+    with pytest.raises(PipelineError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer") as refused:
+        tracking.initialise()
+    assert time.monotonic() - started < 30
+    assert "sentinel" not in str(refused.value)

@@ -60,6 +60,13 @@ def test_the_table_says_what_ran_what_was_cached_and_where_the_model_is(capsys: 
         assert expected in shown
 
 
+def test_a_tracking_servers_password_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    show_results([], 1.0, "https://user:sentinel@mlflow.example.org", Path("run.log"))
+    shown = capsys.readouterr().out
+    assert "https://mlflow.example.org" in shown
+    assert "sentinel" not in shown
+
+
 def test_a_failure_is_its_cause_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     show_failure(["Train the model failed: the disk is full."], Path("run.log"))
     shown = capsys.readouterr().err

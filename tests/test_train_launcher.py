@@ -144,7 +144,7 @@ def test_the_stage_trains_once_and_two_processes_give_the_losses_of_one(
 
     assert (model.kind, model.inputs) == ("model", {"corpus": "c0", "base_model": "b0"})
     assert (model.totals["steps"], model.totals["processes"]) == (12, 2)
-    assert model.extra["model_uri"] == f"{root}/train-{model.fingerprint}/model"
+    assert model.extra["model_uri"] == f"{root}/models/trained/{model.fingerprint}/model"
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= {shard.name for shard in model.shards}
 
     with alone() as layout:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 
@@ -18,6 +19,7 @@ QUIET = (
     "lm_eval",
     "matplotlib",
 )
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 def configure(stream: object | None = None) -> None:
@@ -29,15 +31,21 @@ def configure(stream: object | None = None) -> None:
     logging.basicConfig(level=os.environ.get("PMC_LOG_LEVEL", "INFO").upper(), handlers=[handler], force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # It warns of the very way in which a model that is loaded already has to be handed over.
     logging.getLogger("lm_eval.models.huggingface").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
+def without_credentials(text: str) -> str:
+    """Return the text with user and password cut out of every address in it."""
+    return _CREDENTIALS.sub("://", text)
+
+
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = without_credentials(super().format(record))
         if record.levelno < logging.WARNING:
             return text
         time_text, _, message = text.partition(" ")

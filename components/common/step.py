@@ -53,11 +53,11 @@ def step(name: str) -> Iterator[Step]:
         outcome |= {"status": "SUCCEEDED", "numbers": current.numbers}
         log.info("%s: done in %.1f s", name, time.time() - started)
     except PipelineError as error:
-        outcome["error"] = str(error)
+        outcome["error"] = logs.without_credentials(str(error))
         log.error("%s failed: %s", name, error)
         sys.exit(1)
     except Exception as error:
-        outcome["error"] = f"{type(error).__name__}: {error}"
+        outcome["error"] = logs.without_credentials(f"{type(error).__name__}: {error}")
         log.exception("%s failed with an error of the pipeline itself; please report it.", name)
         sys.exit(1)
     finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.common.errors import PipelineError
+from components.common.logs import without_credentials
 from components.common.manifest import Manifest
 from components.common.settings import get_settings
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 TAG_RUN_ID = "pipeline.run_id"
 TAG_STEP = "pipeline.step"
 STEP_RUN_VARIABLE = "PMC_STEP_RUN_ID"
+_RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _PARAMS_PER_CALL = 90
 _METRICS_PER_CALL = 900
 
@@ -201,8 +203,15 @@ def initialise() -> None:
     Raises:
         PipelineError: The tracking server does not answer.
     """
-    if get_settings().tracking_uri:
+    if not get_settings().tracking_uri:
+        return
+    # A step may wait out a restart of the server; a run that has not begun should say at once that it is not there.
+    patience = os.environ.get(_RETRIES_VARIABLE)
+    os.environ[_RETRIES_VARIABLE] = "1"
+    try:
         _experiment_id(_client())
+    finally:
+        os.environ.pop(_RETRIES_VARIABLE) if patience is None else os.environ.update({_RETRIES_VARIABLE: patience})
 
 
 def _client() -> "MlflowClient":
@@ -238,7 +247,10 @@ def _experiment_id(client: "MlflowClient") -> str:
         # A parallel step may have made it between our two calls.
         experiment = client.get_experiment_by_name(settings.experiment) if "already exists" in str(error) else None
         if experiment is None:
-            raise PipelineError(f"MLflow at {_safe_uri()} does not answer as it should: {error}") from error
+            raise PipelineError(
+                f"MLflow at {without_credentials(get_settings().tracking_uri)} does not answer as it should ({without_credentials(str(error))[:300]}); "
+                "start it, or correct MLFLOW_TRACKING_URI."
+            ) from error
     if experiment.lifecycle_stage == "deleted":
         raise PipelineError(f"The MLflow experiment {settings.experiment!r} is deleted; restore it or choose another.")
     return str(experiment.experiment_id)
@@ -274,9 +286,3 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _safe_uri() -> str:
-    """The tracking address without the password that may stand in it."""
-    scheme, _, rest = get_settings().tracking_uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
