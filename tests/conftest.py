@@ -50,7 +50,8 @@ def s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         _weed(), "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={identities}",
         f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}", f"-volume.port={ports[2]}",
         f"-volume.port.grpc={ports[3]}", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
-        f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", f"-s3.port.iceberg={ports[8]}", f"-s3.port.lance={ports[9]}",
+        f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}",
+        f"-s3.port.iceberg={ports[8]}", f"-s3.port.lance={ports[9]}",
         "-master.volumeSizeLimitMB=64", "-volume.max=30",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -247,8 +247,9 @@ def _experiment_id(client: "MlflowClient") -> str:
         # A parallel step may have made it between our two calls.
         experiment = client.get_experiment_by_name(settings.experiment) if "already exists" in str(error) else None
         if experiment is None:
+            address, problem = without_credentials(get_settings().tracking_uri), without_credentials(str(error))
             raise PipelineError(
-                f"MLflow at {without_credentials(get_settings().tracking_uri)} does not answer as it should ({without_credentials(str(error))[:300]}); "
+                f"MLflow at {address} does not answer as it should ({problem[:300]}); "
                 "start it, or correct MLFLOW_TRACKING_URI."
             ) from error
     if experiment.lifecycle_stage == "deleted":
