@@ -18,11 +18,12 @@ STEP_LINE = re.compile(r"^\s*(\d\d:\d\d:\d\d) (?!- )(?P<text>\S.*)$")
 
 
 class LineFilter(io.TextIOBase):
-    """A standard output that keeps every line in a file and shows the steps' own lines only."""
+    """A standard output that keeps every line in a file, shows the steps' own lines only, and collects their errors."""
 
     def __init__(self, log: TextIO, shown: TextIO) -> None:
         """Bind the file that gets everything and the stream that a person watches."""
         self.log, self.shown = log, shown
+        self.causes: list[str] = []
         self._rest = ""
 
     def write(self, text: str) -> int:
@@ -30,9 +31,13 @@ class LineFilter(io.TextIOBase):
         self.log.write(text)
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            if STEP_LINE.match(line):
-                self.shown.write(line.strip() + "\n")
-                self.shown.flush()
+            match = STEP_LINE.match(line)
+            if match is None:
+                continue
+            if match["text"].startswith("ERROR: "):
+                self.causes.append(match["text"].removeprefix("ERROR: "))
+            self.shown.write(line.strip() + "\n")
+            self.shown.flush()
         return len(text)
 
     def flush(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from components.common import storage, tracking
 from components.common.errors import InputError, PipelineError
@@ -72,8 +72,13 @@ def run_locally(recipe: Recipe, home: Path) -> bool:
         storage.check_writable(get_settings().store_uri)
         tracking.initialise()
         place.log_folder.mkdir(parents=True, exist_ok=True)
-        with _marked_open(place.home / "open-run", run_id):
-            return _run(recipe, place, place.log_folder / f"{run_id}.log")
+        try:
+            with _marked_open(place.home / "open-run", run_id):
+                return _run(recipe, place, place.log_folder / f"{run_id}.log")
+        except OSError as error:
+            raise PipelineError(
+                f"Cannot write to {place.home}: {error.strerror}; free some space, or set PMC_HOME to another folder."
+            ) from error
 
 
 def _run(recipe: Recipe, place: Place, log: Path) -> bool:
@@ -97,7 +102,7 @@ def _run(recipe: Recipe, place: Place, log: Path) -> bool:
     )
     # KFP offers no hook for a cache of one's own; the orchestrator asks this function for it.
     kfp_cache.get_local_cache = lambda: ledger
-    with log.open("w", encoding="utf-8") as file, _captured(file):
+    with log.open("w", encoding="utf-8") as file, _captured(file) as lines:
         try:
             pipeline(**recipe.arguments())
             succeeded = True
@@ -107,25 +112,29 @@ def _run(recipe: Recipe, place: Place, log: Path) -> bool:
     if succeeded:
         show_results(ledger.results, time.monotonic() - started, get_settings().tracking_uri, log)
     else:
-        show_failure(_causes(), log)
+        show_failure(lines.causes or _causes(), log)
     return succeeded
 
 
 @contextlib.contextmanager
-def _captured(file: Any) -> Iterator[None]:
+def _captured(file: TextIO) -> Iterator[LineFilter]:
     """Send KFP's own output and log lines to the file, and only the steps' lines to the terminal."""
     handler = logging.StreamHandler(file)
     root = logging.getLogger()
-    before = root.handlers[:], root.level
+    before = root.handlers[:], root.level, logging.raiseExceptions
     root.handlers[:], root.level = [handler], logging.INFO
+    # On a full disk each line of KFP's log would print a traceback of its own.
+    logging.raiseExceptions = False
     try:
-        with contextlib.redirect_stdout(LineFilter(file, sys.stdout)):
-            yield
+        lines = LineFilter(file, sys.stdout)
+        with contextlib.redirect_stdout(lines):
+            yield lines
     finally:
-        root.handlers[:], root.level = before
+        root.handlers[:], root.level, logging.raiseExceptions = before
 
 
 def _causes() -> list[str]:
+    """Name the steps that ended without a word: they were killed."""
     causes = [
         f"{record['step']} failed: {record.get('error') or 'its process was killed.'}"
         for record in records_of_run()

@@ -23,6 +23,7 @@ def test_only_the_steps_own_lines_are_shown_and_the_log_keeps_all() -> None:
     for start in range(0, len(KFP_OUTPUT), 7):
         stream.write(KFP_OUTPUT[start : start + 7])
     assert log.getvalue() == KFP_OUTPUT
+    assert stream.causes == ["Plan the download failed: There is no archive x.tar.gz."]
     assert shown.getvalue().splitlines() == [
         "12:00:02 Plan the download: started",
         "12:00:03 ERROR: Plan the download failed: There is no archive x.tar.gz.",

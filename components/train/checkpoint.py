@@ -19,9 +19,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from components.common import storage
+from components.common.errors import StorageError
 from components.train.distributed import Layout
 from components.train.settings import TrainSettings
 
@@ -109,7 +111,14 @@ class Checkpoints:
             self._pending = None
 
     def _commit(self, step: int, folder: Path, written: Future[Any]) -> None:
-        written.result()
+        try:
+            written.result()
+        except CheckpointException as error:  # no Exception: a handler of those would not see it
+            causes = {str(cause) for cause, _ in error.failures.values()}
+            raise StorageError(
+                f"The checkpoint {self._step_uri(step)} could not be written ({'; '.join(sorted(causes))}); "
+                "free some space or mend the store, then run again: it goes on from the checkpoint before."
+            ) from error
         uri = self._step_uri(step)
         if not _is_local(uri) and self._layout.is_first_on_node:
             storage.upload_folder(folder, uri)
