@@ -56,7 +56,7 @@ compile: $(READY) ## Compile the pipeline for Kubeflow: make compile RECIPE=pape
 	@$(BIN)/python -m pipelines compile --recipe $(RECIPE) $(settings) --output $(OUTPUT)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## Check format, code, types, import rules and YAML
 	$(BIN)/ruff format --check .

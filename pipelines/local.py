@@ -1,6 +1,7 @@
 """Run the pipeline on this machine: KFP's local runner, files on disk, MLflow on SQLite; no server, no network."""
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -25,6 +26,8 @@ from components.common.step import records_of_run
 from pipelines.console import LineFilter, show_failure, show_results
 from pipelines.recipe import Recipe
 from pipelines.sources import with_version
+
+_PLACE_IS_UNFIT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ def run_locally(recipe: Recipe, home: Path) -> bool:
             with _marked_open(place.home / "open-run", run_id):
                 return _run(recipe, place, place.log_folder / f"{run_id}.log")
         except OSError as error:
+            if error.errno not in _PLACE_IS_UNFIT:
+                raise
             raise PipelineError(
                 f"Cannot write to {place.home}: {error.strerror}; free some space, or set PMC_HOME to another folder."
             ) from error
