@@ -5,7 +5,6 @@ import errno
 import fcntl
 import logging
 import os
-import re
 import subprocess
 import sys
 import time
@@ -214,9 +213,9 @@ def _names_and_stages(pipeline: Any) -> tuple[dict[str, str], dict[str, str]]:
 
 def _stages() -> dict[str, str]:
     """Map KFP's component names to the stage whose folder defines them."""
-    folder = Path(__file__).parent.parent / "components"
-    return {
-        "comp-" + function.replace("_", "-"): path.parent.name
-        for path in folder.glob("*/component.py")
-        for function in re.findall(r"@kfp_step\ndef (\w+)", path.read_text(encoding="utf-8"))
-    }
+    from kfp.dsl.python_component import PythonComponent
+
+    from pipelines import pmc_llama
+
+    components = [each for each in vars(pmc_llama).values() if isinstance(each, PythonComponent)]
+    return {f"comp-{each.name}": each.python_func.__module__.split(".")[1] for each in components}

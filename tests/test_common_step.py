@@ -62,7 +62,7 @@ def test_a_step_ends_when_its_runner_is_killed(run_place: Path) -> None:
     body = "print('up', flush=True); time.sleep(60)"
     code = f"import time\nfrom components.common.step import step\nwith step('Train'): {body}"
     environment = {**os.environ, "PMC_RUNNER_PID": str(runner.pid)}
-    # As under KFP, a shell stands between the runner and the step.
+    # As under KFP, the runner is not the step's parent: a shell stands between them.
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "up\n"

@@ -72,3 +72,16 @@ def test_the_record_tells_what_ran_and_what_was_cached(ledger: StepLedger, tmp_p
     ledger.get(key)
     assert [(r.name, r.cached) for r in ledger.results] == [("Train the model", False), ("Train the model", True)]
     assert ledger.results[0].numbers["rows"] == 1
+
+
+def test_every_component_of_the_pipeline_is_keyed_by_its_own_stage() -> None:
+    from pipelines.local import _names_and_stages
+    from pipelines.pmc_llama import build_pipeline
+    from pipelines.recipe import load_recipe
+
+    names, stages = _names_and_stages(build_pipeline(load_recipe("tiny")))
+    assert stages["comp-train-model"] == "train"
+    assert stages["comp-find-duplicates"] == "preprocess"
+    assert stages["comp-summarise-run"] == "summary"
+    assert len(stages) == 12
+    assert names["comp-evaluate-model-2"] == "Evaluate the candidate"
