@@ -21,10 +21,9 @@ from lxml import etree
 from rich.console import Console
 from rich.table import Table
 
-from components.common.manifest import Rejected
 from components.download.sample import TOKENIZER_DIR
 from components.download.settings import DownloadSettings
-from components.download.sources import open_source
+from components.download.sources import Article, open_source
 from components.preprocess import filters, jats
 from components.preprocess.encoders import choose_encoder
 from components.preprocess.settings import ExtractSettings, FilterSettings
@@ -60,8 +59,8 @@ def main() -> None:
 def _read(place: str) -> list[bytes]:
     settings = DownloadSettings(source="files", articles=place) if place else DownloadSettings()
     source = open_source(settings)
-    contents = [content for _, content in source.read_items(source.list_items())]
-    return [content for content in contents if not isinstance(content, Rejected)]
+    outcomes = [outcome for part in source.plan().parts for outcome in source.fetch(part.table, None)]
+    return [outcome.xml for outcome in outcomes if isinstance(outcome, Article)]
 
 
 def _texts(files: list[bytes]) -> list[str]:

@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     image: str = Field(default="pmc-llama-pipeline:latest", validation_alias="PMC_IMAGE")
     git_revision: str = Field(default="", validation_alias="PMC_GIT_REVISION")
     s3_endpoint: str = Field(default="", validation_alias=AliasChoices("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+    pmc_endpoint: str = Field(default="", validation_alias="PMC_OA_ENDPOINT_URL")
     s3_region: str = Field(default="us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
     experiment: str = Field(default="pmc-llama", validation_alias="MLFLOW_EXPERIMENT_NAME")

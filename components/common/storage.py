@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
@@ -195,6 +195,23 @@ def check_writable(uri: str) -> None:
     _attempt("delete", probe, lambda store, key: obstore.delete(store, key))
 
 
+def check_room(uri: str, least_bytes: int) -> None:
+    """Prove that a disk can hold what is coming; a bucket is taken to be large enough.
+
+    Raises:
+        StorageError: There is less room than that.
+    """
+    if not uri.startswith(FILE_SCHEME):
+        return
+    folder = next(each for each in [local_path(uri), *local_path(uri).parents] if each.exists())
+    free = shutil.disk_usage(folder).free
+    if free < least_bytes:
+        raise StorageError(
+            f"{uri} has {free / 1e9:,.1f} GB left, and what is to be stored there takes {least_bytes / 1e9:,.1f} GB at "
+            "least; free some space, or set PMC_STORE_URI to another place."
+        )
+
+
 def _attempt(verb: str, uri: str, action: Callable[[ObjectStore, str], _T]) -> _T:
     def run() -> _T:
         store, key = _locate(uri)
@@ -261,20 +278,28 @@ def _local_store(folder: str) -> LocalStore:
 
 @lru_cache(maxsize=16)
 def _s3_store(bucket: str) -> S3Store:
-    from boto3.session import Session
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
     settings = get_settings()
     endpoint = settings.s3_endpoint
-    try:
-        credentials = Boto3CredentialProvider(Session(region_name=settings.s3_region))
-    except ValueError as error:
-        raise StorageError(f"No S3 credentials for s3://{bucket}; set AWS_PROFILE or the AWS key variables.") from error
     return S3Store(
         bucket,
         region=settings.s3_region,
-        credential_provider=credentials,
         client_options={"timeout": timedelta(seconds=60), "allow_http": endpoint.startswith("http://")},
         retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=120)},
+        **s3_credentials(bucket),
         **({"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}),
     )
+
+
+def s3_credentials(bucket: str) -> dict[str, Any]:
+    """Return the part of an obstore S3 configuration that signs requests, with boto3's credentials.
+
+    Raises:
+        StorageError: boto3 finds none.
+    """
+    from boto3.session import Session
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    try:
+        return {"credential_provider": Boto3CredentialProvider(Session(region_name=get_settings().s3_region))}
+    except ValueError as error:
+        raise StorageError(f"No S3 credentials for s3://{bucket}; set AWS_PROFILE or the AWS key variables.") from error

@@ -1,24 +1,27 @@
 """Plan a download: which articles, in which shards.
 
-The plan of each shard is a small file in the store; the manifest names them. The fingerprint covers every article's
-content hash, so the same articles give the same shards wherever they lie.
+The plan of each shard is a small file in the store; the manifest names them. A shard's fingerprint covers what is
+listed in it, so the same articles give the same shard, and a listing that changed elsewhere leaves it as it is.
 """
 
-import dataclasses
-import json
-import math
+import io
+import logging
 
-import xxhash
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint, sha256_bytes
 from components.common.manifest import Manifest, Shard
+from components.common.progress import track
 from components.download.settings import DownloadSettings
-from components.download.sources import Item, open_source
-from components.download.sources.files import listing_digest
+from components.download.sources import Part, open_source
 
-FORMAT_VERSION = 1
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 2
+"""Part of the fingerprint of raw shards: raise it when the same listing would give other rows."""
 
 
 def plan_download(settings: DownloadSettings, output_root: str) -> Manifest:
@@ -29,67 +32,72 @@ def plan_download(settings: DownloadSettings, output_root: str) -> Manifest:
         output_root: The store's root URI.
 
     Returns:
-        Manifest of kind ``download-plan``; each shard is a JSON list of items, ``extra["prefix"]`` is where the
-        finished shards go.
+        Manifest of kind ``download-plan``; each shard is a table of what is listed, its stats say where the finished
+        shard goes (``prefix``).
 
     Raises:
         InputError: The source is missing, damaged or empty.
-        StorageError: The store cannot be written.
+        StorageError: The store cannot be written, or has no room for the articles.
     """
     storage.check_writable(output_root)
-    items = _choose(open_source(settings).list_items(), settings.max_articles)
-    if not items:
-        where = settings.articles or settings.source
-        raise InputError(f"No .xml or .nxml article in {where}; check download.articles.")
-    _require_unique_paths(items)
-    size = _shard_size(len(items), settings)
-    name = fingerprint("raw", FORMAT_VERSION, listing_digest(items), size)
-    prefix = storage.join(output_root, "raw", name)
+    source = open_source(settings)
+    planned = source.plan()
+    storage.check_room(output_root, planned.least_bytes)
+    identity = source.identity()
     shards = [
-        _write_plan(prefix, number, items[start : start + size])
-        for number, start in enumerate(range(0, len(items), size))
+        _write_part(part, identity, settings, storage.join(output_root, "raw"))
+        for part in track(planned.parts, label="Planning", unit="shards")
     ]
+    if not shards:
+        raise InputError(_nothing(settings))
     return Manifest(
         kind="download-plan",
-        fingerprint=name,
-        inputs={"listing": listing_digest(items)},
-        settings=settings.model_dump(exclude={"version"}),
+        fingerprint=fingerprint("plan", [[shard.name, shard.stats["fingerprint"]] for shard in shards]),
+        inputs=planned.inputs,
+        settings=settings.model_dump(mode="json", exclude={"version"}),
         shards=shards,
-        totals={"articles": len(items), "source_bytes": sum(item.size for item in items)},
-        extra={"prefix": prefix},
+        totals={"articles": planned.articles, **planned.totals},
+        extra=planned.extra,
     )
 
 
-def load_items(shard: Shard) -> list[Item]:
-    """Read the items of a planned shard."""
-    return [Item(**item) for item in json.loads(storage.read(shard.uri))]
+def load_part(shard: Shard) -> pa.Table:
+    """Read what a planned shard lists."""
+    return pq.read_table(io.BytesIO(storage.read(shard.uri)))
 
 
-def _shard_size(articles: int, settings: DownloadSettings) -> int:
-    """Return the articles per shard that the two settings ask for."""
-    shards = max(math.ceil(articles / settings.articles_per_shard), min(settings.min_shards, articles))
-    return math.ceil(articles / shards)
+def _write_part(part: Part, identity: str, settings: DownloadSettings, root: str) -> Shard:
+    mark = fingerprint("raw", FORMAT_VERSION, settings.source, identity, _content_hash(part.table))
+    place = storage.join(root, part.place or settings.source)
+    prefix = storage.join(place, mark)
+    uri = storage.join(prefix, f"{part.name}.plan.parquet")
+    data = _to_parquet(part.table)
+    if not storage.exists(uri):
+        storage.write(uri, data)
+    stats = {
+        "fingerprint": mark,
+        "prefix": prefix,
+        "place": place if part.place else "",
+        "earlier": [storage.join(root, each) for each in part.earlier],
+    }
+    return Shard(name=part.name, uri=uri, rows=part.articles, bytes=len(data), sha256=sha256_bytes(data), stats=stats)
 
 
-def _choose(items: list[Item], most: int | None) -> list[Item]:
-    """Keep the articles whose ids hash lowest, so that a larger choice contains a smaller one."""
-    if most is None or len(items) <= most:
-        return items
-    kept = {item.path for item in sorted(items, key=lambda i: xxhash.xxh3_64_intdigest(i.id.encode()))[:most]}
-    return [item for item in items if item.path in kept]
+def _content_hash(table: pa.Table) -> str:
+    """Hash what a table says, in Arrow's own form: Parquet's bytes may change with the library that writes them."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return sha256_bytes(sink.getvalue())
 
 
-def _require_unique_paths(items: list[Item]) -> None:
-    seen: set[str] = set()
-    for item in items:
-        if item.path in seen:
-            raise InputError(f"The member {item.path} is in the archive twice; nobody can say which one is meant.")
-        seen.add(item.path)
+def _to_parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
 
 
-def _write_plan(prefix: str, number: int, items: list[Item]) -> Shard:
-    name = f"shard-{number:05d}"
-    data = json.dumps([dataclasses.asdict(item) for item in items], indent=0).encode()
-    uri = storage.join(prefix, f"{name}.plan")
-    storage.write(uri, data)
-    return Shard(name=name, uri=uri, rows=len(items), bytes=len(data), sha256=sha256_bytes(data))
+def _nothing(settings: DownloadSettings) -> str:
+    if settings.source in ("files", "sample"):
+        return f"No .xml or .nxml article in {settings.articles or settings.source}; check download.articles."
+    return f"No article is chosen from {settings.source}; check download.max_articles and download.sample_fraction."

@@ -1,5 +1,6 @@
 """A raw manifest to a clean manifest: where a shard's text goes, and the account of its articles."""
 
+from collections import Counter
 from typing import Any
 
 from components.common import storage
@@ -19,7 +20,8 @@ def clean_shard(raw: Manifest, settings: PreprocessSettings, output_root: str) -
         output_root: The store's root URI.
 
     Returns:
-        Manifest of kind ``clean``; listed = kept + all dropped + rejected, those included that the download rejected.
+        Manifest of kind ``clean``; listed = kept + all dropped + rejected, those included that the download left out or
+        rejected.
 
     Raises:
         InputError: The raw shard is damaged.
@@ -29,7 +31,7 @@ def clean_shard(raw: Manifest, settings: PreprocessSettings, output_root: str) -
     name = fingerprint("clean", FORMAT_VERSION, raw.fingerprint, shaping)
     prefix = storage.join(output_root, "clean", name)
     shards = [
-        _with_rejected(extract_shard(shard, prefix, settings.extract, settings.filters, signatures.signatures), raw)
+        _after_download(extract_shard(shard, prefix, settings.extract, settings.filters, signatures.signatures), raw)
         for shard in raw.shards
     ]
     return Manifest(
@@ -44,13 +46,17 @@ def clean_shard(raw: Manifest, settings: PreprocessSettings, output_root: str) -
     )
 
 
-def _with_rejected(shard: Shard, raw: Manifest) -> Shard:
-    """Count the articles that never reached the raw shard among those of the clean one."""
-    before = [item.model_dump() for item in raw.rejected]
+def _after_download(shard: Shard, raw: Manifest) -> Shard:
+    """Count the articles that never reached the raw shard among those of the clean one, and name the raw shard."""
+    rejected = [item.model_dump() for item in raw.rejected]
+    dropped = Counter(raw.dropped) + Counter(shard.stats["dropped"])
     stats = {
         **shard.stats,
-        "listed": shard.stats["listed"] + len(before),
-        "rejected": [*before, *shard.stats["rejected"]],
+        "listed": shard.stats["listed"] + len(rejected) + sum(raw.dropped.values()),
+        "dropped": dict(sorted(dropped.items())),
+        "rejected": [*rejected, *shard.stats["rejected"]],
+        "raw_uri": raw.shards[0].uri,
+        "retracted": raw.extra.get("retracted", []),
     }
     return shard.model_copy(update={"stats": stats})
 

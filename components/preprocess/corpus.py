@@ -33,7 +33,8 @@ def assemble_corpus(
     Returns:
         Manifest of kind "corpus". `extra` holds `dtype`, `vocab_size`, `tokenizer_sha256` and `splits` (shards,
         documents and tokens of each), and for the data card `counts` (licences, languages, years, article types),
-        `lengths`, `encoders` and `samples`. Shards without a document are left out.
+        `lengths`, `encoders` and `samples`; `raw_shards` (URIs) and `retracted` (ids left out, or used by
+        choice) tell where the articles come from. Shards without a document are left out.
 
     Raises:
         InputError: A shard is missing or comes from another run or tokenizer, or a split would be empty.
@@ -55,7 +56,7 @@ def assemble_corpus(
         totals=_totals(deduplicated, splits),
         dropped=dict(accounting.dropped(deduplicated.shards) + Counter(deduplicated.dropped)),
         rejected=deduplicated.rejected,
-        extra={**shared, "splits": splits, **_description(full)},
+        extra={**shared, "splits": splits, **_description(full), **_origin(deduplicated)},
     )
     _check_account(manifest)
     manifest.save_uri(storage.join(output_root, "corpus", manifest.fingerprint, "manifest.json"))
@@ -139,6 +140,15 @@ def _description(shards: list[Shard]) -> dict[str, Any]:
         "lengths": dict(sorted(lengths.items(), key=lambda item: int(item[0]))),
         "encoders": dict(Counter(shard.stats["encoder"] for shard in shards)),
         "samples": heapq.nsmallest(SAMPLES, samples, key=lambda one: (split.position(one["id"]), one["id"])),
+    }
+
+
+def _origin(deduplicated: Manifest) -> dict[str, Any]:
+    """Name what the articles came from: who learned from a paper that is retracted later can be found out by it."""
+    stats = [shard.stats for shard in deduplicated.shards]
+    return {
+        "raw_shards": [each["raw_uri"] for each in stats if each.get("raw_uri")],
+        "retracted": sorted(article_id for each in stats for article_id in each.get("retracted", [])),
     }
 
 

@@ -27,7 +27,7 @@ from components.preprocess.settings import SIGNATURE_PERMUTATIONS, ExtractSettin
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of the fingerprint of clean shards: raise it when the same article would become other text."""
 
 CLEAN_SCHEMA = pa.schema(
@@ -52,8 +52,11 @@ CLEAN_SCHEMA = pa.schema(
 """Columns of a clean shard; with a signature function also `signature`, 112 uint32."""
 
 Signature = Callable[[list[str]], np.ndarray]
+_RawRow = dict[str, Any]
 
 _RAW_COLUMNS = ["article_id", "xml"]
+# What the source says of an article counts more than what the article says of itself.
+_SOURCE_COLUMNS = ["licence", "doi", "pmid", "pmcid"]
 _BATCH = 64  # articles a process takes at a time
 _INLINE = 200  # below this many articles, starting processes costs more than it gains
 _ROW_GROUP = 1024
@@ -170,13 +173,14 @@ class _Work:
             return CLEAN_SCHEMA
         return CLEAN_SCHEMA.append(pa.field("signature", pa.list_(pa.uint32(), SIGNATURE_PERMUTATIONS)))
 
-    def __call__(self, batch: list[tuple[str, bytes]]) -> _Outcome:
+    def __call__(self, batch: list[_RawRow]) -> _Outcome:
         rows: list[dict[str, Any]] = []
         rejected, filtered = [], []
         repaired: Counter[str] = Counter()
-        for article_id, xml in batch:
+        for raw in batch:
+            article_id = raw["article_id"] or ""
             try:
-                article = jats.extract(xml, self.extract)
+                article = jats.extract(raw["xml"] or b"", self.extract)
             except jats.ArticleError as error:
                 rejected.append({"id": article_id, "reason": error.reason, "detail": error.detail})
                 continue
@@ -190,7 +194,7 @@ class _Work:
                 detail = language if reason == "language" else ""
                 filtered.append({"id": article_id, "reason": reason, "detail": detail})
             else:
-                rows.append(_row(article_id, article, language))
+                rows.append(_row(article_id, article, language) | _said_by_source(raw))
         return _Outcome(len(batch), self._table(rows), rejected, filtered, dict(repaired))
 
     def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
@@ -222,22 +226,24 @@ def _row(article_id: str, article: jats.Article, language: str) -> dict[str, Any
     }
 
 
+def _said_by_source(raw: _RawRow) -> dict[str, Any]:
+    return {name: raw[name] for name in _SOURCE_COLUMNS if raw.get(name)}
+
+
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _raw_batches(path: Path, uri: str) -> Iterator[list[tuple[str, bytes]]]:
+def _raw_batches(path: Path, uri: str) -> Iterator[list[_RawRow]]:
     """Yield the articles of a raw shard in small batches; the shard is never in memory whole."""
     try:
         with pq.ParquetFile(path) as parquet:
             missing = [column for column in _RAW_COLUMNS if column not in parquet.schema_arrow.names]
             if missing:
                 raise InputError(f"The raw shard {uri} lacks the column {missing[0]!r}; download it again.")
-            for batch in parquet.iter_batches(_BATCH, columns=_RAW_COLUMNS):
-                yield [
-                    (article_id or "", xml or b"")
-                    for article_id, xml in zip(*(batch[name].to_pylist() for name in _RAW_COLUMNS), strict=True)
-                ]
+            known = [column for column in _SOURCE_COLUMNS if column in parquet.schema_arrow.names]
+            for batch in parquet.iter_batches(_BATCH, columns=[*_RAW_COLUMNS, *known]):
+                yield batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         problem = str(error).splitlines()[0]
         raise InputError(
@@ -246,7 +252,7 @@ def _raw_batches(path: Path, uri: str) -> Iterator[list[tuple[str, bytes]]]:
 
 
 def _in_processes(
-    work: _Work, batches: Iterator[list[tuple[str, bytes]]], workers: int, raw: Shard
+    work: _Work, batches: Iterator[list[_RawRow]], workers: int, raw: Shard
 ) -> Iterator[_Outcome]:
     """Yield the outcomes in the order of the batches, with only a few batches waiting."""
     # Spawned, not forked: the store's and Arrow's threads would leave locks behind in a fork.

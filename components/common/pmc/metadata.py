@@ -1,0 +1,113 @@
+"""What PubMed Central says of an article version: one JSON object each, under ``metadata/``."""
+
+import calendar
+import re
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from components.common.transport import FetchError
+
+# "J Cell Sci. 2025 Dec 1;28(12):114581." as NLM cites; month and day may be missing.
+_CITED_DATE = re.compile(
+    r"\b((?:1[6-9]|20)\d\d)(?: ([A-Z][a-z]{2})[a-z]*(?:-[A-Z][a-z]{2,})?(?: (\d{1,2})(?:-\d{1,2})?)?)?;"
+)
+_MONTHS = {name: number for number, name in enumerate(calendar.month_abbr) if name}
+_XML_URL = re.compile(r"s3://[^/]+/(?:.*/)?(PMC\d+\.\d+/PMC\d+\.\d+\.xml)\?(?:.*&)?md5=([0-9a-fA-F]{32})(?:&.*)?")
+_WORDS = {"yes": True, "no": False}
+
+
+def _flag(value: Any) -> Any:
+    """Read a flag, which has been seen as a boolean and as yes or no."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _WORDS:
+        return _WORDS[value.lower()]
+    raise ValueError(f"{value!r} is neither true, false, yes nor no")
+
+
+def _text(value: Any) -> Any:
+    return "" if value is None else str(value) if isinstance(value, int) else value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Metadata(BaseModel):
+    """An article version's metadata; fields that nothing here reads are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pmcid: str = Field(pattern=r"^PMC[1-9]\d*$")
+    version: int = Field(ge=1)
+    pmid: Text = ""
+    doi: Text = ""
+    title: Text = ""
+    citation: Text = ""
+    is_pmc_openaccess: Flag
+    is_manuscript: Flag
+    is_historical_ocr: Flag
+    is_retracted: Flag
+    license_code: Text = ""
+    xml_url: Text = ""
+
+    @property
+    def xml_md5(self) -> str:
+        """The MD5 of the XML, in hexadecimal digits; empty where there is no XML."""
+        return self._xml_address()[1]
+
+    @property
+    def xml_key(self) -> str:
+        """The key of the XML in the bucket; empty where there is none."""
+        return self._xml_address()[0]
+
+    def published(self) -> date | None:
+        """Return the day of publication as the citation gives it (the first of the month, or of the year), or None."""
+        found = list(_CITED_DATE.finditer(self.citation))
+        if not found:
+            return None
+        year, month, day = found[-1].groups()
+        return _date(int(year), _MONTHS.get(month or "", 1), int(day or 1))
+
+    def _xml_address(self) -> tuple[str, str]:
+        found = _XML_URL.fullmatch(self.xml_url)
+        return (found[1], found[2].lower()) if found else ("", "")
+
+
+def key_of(pmcid: str, version: int) -> str:
+    """Return the key of the metadata of an article version."""
+    return f"metadata/{pmcid}.{version}.json"
+
+
+def parse_metadata(data: bytes | memoryview, pmcid: str, version: int) -> Metadata:
+    """Read the metadata of an article version.
+
+    Raises:
+        FetchError: It is malformed, a flag is no flag, or it speaks of another article.
+    """
+    try:
+        metadata = Metadata.model_validate_json(bytes(data))
+    except ValidationError as error:
+        raise FetchError("malformed-metadata", f"{key_of(pmcid, version)}: {_problem(error)}") from error
+    named = f"{metadata.pmcid}.{metadata.version}"
+    if named != f"{pmcid}.{version}":
+        raise FetchError("malformed-metadata", f"{key_of(pmcid, version)} speaks of {named}")
+    # The address is another's word: only the article's own XML is read.
+    if metadata.xml_url and metadata.xml_key != f"{named}/{named}.xml":
+        raise FetchError("malformed-metadata", f"{key_of(pmcid, version)}: xml_url is {metadata.xml_url[:200]!r}")
+    return metadata
+
+
+def _problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{field}: {first['msg'].removeprefix('Value error, ')}" if field else first["msg"]
+
+
+def _date(year: int, month: int, day: int) -> date | None:
+    try:
+        return date(year, month, day)
+    except ValueError:
+        return date(year, month, 1)

@@ -1,0 +1,201 @@
+"""Reading millions of small objects: many at a time, no faster than the server likes, tried again where that helps.
+
+obstore's blocking calls in threads, not its coroutines: the requests run in Rust either way, and a thread costs a
+third of the Python time of a task of asyncio (docs/benchmarks.md).
+"""
+
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import md5
+from itertools import islice
+from typing import TypeVar
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import ObjectStore
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+from components.common.pmc.settings import TransportSettings
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+_STATUS = re.compile(r"status(?: code)?:? (\d{3})|HTTP error:? (\d{3})|\b(4\d\d|5\d\d) [A-Z][a-z]+")
+_PERMANENT_CLIENT_ERRORS = range(400, 500)
+_RETRIED_CLIENT_ERRORS = {408, 425, 429}
+_THROTTLED = {429, 503}
+# A server that is broken, not busy, is not asked again and again for every one of millions of objects.
+_FREE_RETRIES, _RETRIES_PER_REQUEST = 200, 0.2
+_PATIENCE_SECONDS = 300.0
+
+
+class FetchError(Exception):
+    """An object could not be read: ``reason`` is a word to count by, ``detail`` what exactly was seen."""
+
+    def __init__(self, reason: str, detail: str, retry: bool = False, throttled: bool = False) -> None:
+        """Bind what happened, whether trying again can help, and whether the server asked for fewer requests."""
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail, self.retry, self.throttled = reason, detail, retry, throttled
+
+
+class Transport:
+    """Reads objects of one store, from any number of threads."""
+
+    def __init__(self, store: ObjectStore, settings: TransportSettings) -> None:
+        """Bind a store, whose own retries should be off, and the limits."""
+        self.store, self._settings = store, settings
+        self.throttle = Throttle(settings.concurrency)
+        self.requests = self.retries = 0
+        self._retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, FetchError) and error.retry),
+            wait=wait_random_exponential(multiplier=0.1, max=settings.longest_backoff_seconds),
+            stop=self._give_up,
+            reraise=True,
+        )
+
+    def get(self, key: str, expected_md5: str = "", most_bytes: int = 0) -> tuple[memoryview, str]:
+        """Read an object.
+
+        Args:
+            key: Its key in the store.
+            expected_md5: Its MD5 in hexadecimal digits; another one counts as a failed read.
+            most_bytes: A larger object is refused unread; 0 for no limit.
+
+        Returns:
+            Its bytes, where the client left them (a copy would cost as much as its checksum), and its ETag.
+
+        Raises:
+            FetchError: It is not there, or did not come whole however often it was tried.
+        """
+        return self._retrying(_Attempts(self, key, expected_md5, most_bytes))
+
+    def map(self, work: Callable[[_T], _R], items: Iterable[_T], threads: int = 0, batch: int = 1) -> Iterator[_R]:
+        """Yield ``work(item)`` of each item, in their order; only a few wait at a time, so memory stays flat.
+
+        Args:
+            work: Called in threads.
+            items: What to work on.
+            threads: How many; 0 for the recipe's ``concurrency``.
+            batch: How many items a thread takes at once: handing over small ones singly costs more than their work.
+        """
+        waiting: deque[Future[list[_R]]] = deque()
+        threads = threads or self._settings.concurrency
+        rest = iter(items)
+        with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
+            try:
+                while taken := list(islice(rest, batch)):
+                    waiting.append(pool.submit(_work_on, work, taken))
+                    if len(waiting) >= threads + threads // 2:
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _give_up(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        attempts = state.fn
+        if not isinstance(error, FetchError) or not isinstance(attempts, _Attempts):
+            return True
+        if error.throttled:
+            return (state.seconds_since_start or 0) > _PATIENCE_SECONDS
+        self.retries += 1
+        if self.retries > _FREE_RETRIES + _RETRIES_PER_REQUEST * self.requests:
+            return True
+        return attempts.failures >= self._settings.attempts
+
+
+class _Attempts:
+    """One object to read, with the number of times that failed; each call is a try."""
+
+    def __init__(self, transport: Transport, key: str, expected_md5: str, most_bytes: int) -> None:
+        self._transport, self._what = transport, (key, expected_md5, most_bytes)
+        self.failures = 0
+
+    def __call__(self) -> tuple[memoryview, str]:
+        transport, throttled = self._transport, False
+        began = transport.throttle.acquire()
+        try:
+            transport.requests += 1
+            return _read(transport.store, *self._what)
+        except FetchError as error:
+            throttled = error.throttled
+            self.failures += not throttled
+            raise
+        finally:
+            transport.throttle.release(began, throttled)
+
+
+class Throttle:
+    """How many requests may be open: one more for each round of answers, half of them when the server says slow down.
+
+    Additive increase, multiplicative decrease, as TCP does (Chiu and Jain, 1989).
+    """
+
+    def __init__(self, most: int) -> None:
+        """Start with ``most`` and never exceed it."""
+        self._most = self.limit = float(most)
+        self._open = 0
+        self._cut_at = 0.0
+        self._free = threading.Condition()
+
+    def acquire(self) -> float:
+        """Wait for a place; returns when the request began."""
+        with self._free:
+            while self._open >= self.limit:
+                self._free.wait()
+            self._open += 1
+        return time.monotonic()
+
+    def release(self, began: float, throttled: bool) -> None:
+        """Give the place back; a request that began before the last cut says nothing new."""
+        with self._free:
+            self._open -= 1
+            if not throttled:
+                self.limit = min(self._most, self.limit + 1 / self.limit)
+            elif began > self._cut_at:
+                self.limit, self._cut_at = max(1.0, self.limit / 2), time.monotonic()
+                log.info("The server asks to slow down: at most %d requests at a time", self.limit)
+            self._free.notify()
+
+
+def _work_on(work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
+    return [work(item) for item in items]
+
+
+def _read(store: ObjectStore, key: str, expected_md5: str, most_bytes: int) -> tuple[memoryview, str]:
+    try:
+        result = obstore.get(store, key)
+        if most_bytes and result.meta["size"] > most_bytes:
+            raise FetchError("too-large", f"{key} has {result.meta['size']:,} bytes")
+        data = memoryview(result.bytes())
+    except (BaseError, OSError) as error:
+        raise _classified(key, error) from error
+    if expected_md5 and (found := md5(data, usedforsecurity=False).hexdigest()) != expected_md5:
+        raise FetchError("md5-mismatch", f"{key} has MD5 {found}, not {expected_md5}", retry=True)
+    return data, (result.meta["e_tag"] or "").strip('"')
+
+
+def _classified(key: str, error: Exception) -> FetchError:
+    """Tell what an error of the client means; obstore gives the status of an answer only in its text."""
+    text = " ".join(str(error).split())
+    detail = f"{key}: {text[:300]}"
+    if isinstance(error, NotFoundError | FileNotFoundError):
+        return FetchError("missing", f"there is no {key}")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
+        return FetchError("forbidden", detail)
+    found = _STATUS.search(text)
+    status = int(next(group for group in found.groups() if group)) if found else 0
+    if status in _THROTTLED or "SlowDown" in text:
+        return FetchError("throttled", detail, retry=True, throttled=True)
+    if status in _PERMANENT_CLIENT_ERRORS and status not in _RETRIED_CLIENT_ERRORS:
+        return FetchError(f"http-{status}", detail)
+    return FetchError(f"http-{status}" if status else "unreadable", detail, retry=True)
