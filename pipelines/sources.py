@@ -1,14 +1,16 @@
-"""The state of a recipe's sources, so that a folder that changed is not served from the cache."""
+"""The state of a recipe's sources, so that one that changed is not served from the cache."""
 
 from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
-from components.download.sources import require_place
+from components.download.sources import require_place, source_version
 from pipelines.recipe import Recipe
 
 
 def with_version(recipe: Recipe) -> Recipe:
-    """Return the recipe with ``download.version`` set to a hash of names, sizes and times of the sources' files.
+    """Return the recipe with ``download.version`` set to a hash of the sources' state.
+
+    That is the names, sizes and times of files, PubMed Central's newest inventory, or S2ORC's newest release.
 
     A version that the recipe gives itself stays.
 
@@ -20,7 +22,7 @@ def with_version(recipe: Recipe) -> Recipe:
     if download.version:
         return recipe
     states = {
-        "articles": _state(download.articles),
+        "articles": _state(download.articles) or source_version(download),
         "benchmarks": _state(download.benchmarks),
         "base_model": _state(download.base_model),
     }

@@ -242,7 +242,7 @@ def _explain(verb: str, uri: str, error: Exception) -> str:
         hint = "permission denied; check the credentials and the rights on that place"
     elif "os error 30" in text or "Read-only file system" in text:
         hint = "the file system is read-only; set PMC_STORE_URI to a writable place"
-    elif "Not a directory" in text or "os error 20" in text:
+    elif any(each in text for each in ("Not a directory", "os error 20", "os error 17")):
         hint = "a part of that path is a file, not a folder; set PMC_STORE_URI to another place"
     else:
         hint = text.splitlines()[0][:300] if text else type(error).__name__

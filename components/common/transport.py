@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import md5
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
@@ -60,21 +60,23 @@ class Transport:
             reraise=True,
         )
 
-    def get(self, key: str, expected_md5: str = "", most_bytes: int = 0) -> tuple[memoryview, str]:
+    def get(self, key: str, use: Callable[[memoryview], _R], most_bytes: int = 0) -> _R:
         """Read an object.
 
         Args:
             key: Its key in the store.
-            expected_md5: Its MD5 in hexadecimal digits; another one counts as a failed read.
+            use: Makes of its bytes what is wanted; a :class:`FetchError` of it (another checksum, no JSON) is a failed
+                read. The bytes lie where the client left them: a copy would cost as much as their checksum.
             most_bytes: A larger object is refused unread; 0 for no limit.
 
         Returns:
-            Its bytes, where the client left them (a copy would cost as much as its checksum), and its ETag.
+            What ``use`` returned.
 
         Raises:
-            FetchError: It is not there, or did not come whole however often it was tried.
+            FetchError: The object is not there, or did not come as it should however often it was tried.
         """
-        return self._retrying(_Attempts(self, key, expected_md5, most_bytes))
+        result: _R = self._retrying(_Attempts(self, key, use, most_bytes))
+        return result
 
     def map(self, work: Callable[[_T], _R], items: Iterable[_T], threads: int = 0, batch: int = 1) -> Iterator[_R]:
         """Yield ``work(item)`` of each item, in their order; only a few wait at a time, so memory stays flat.
@@ -116,22 +118,27 @@ class Transport:
 class _Attempts:
     """One object to read, with the number of times that failed; each call is a try."""
 
-    def __init__(self, transport: Transport, key: str, expected_md5: str, most_bytes: int) -> None:
-        self._transport, self._what = transport, (key, expected_md5, most_bytes)
+    def __init__(self, transport: Transport, key: str, use: Callable[[memoryview], Any], most_bytes: int) -> None:
+        self._transport, self._key, self._use, self._most_bytes = transport, key, use, most_bytes
         self.failures = 0
 
-    def __call__(self) -> tuple[memoryview, str]:
+    def __call__(self) -> Any:
         transport, throttled = self._transport, False
         began = transport.throttle.acquire()
         try:
             transport.requests += 1
-            return _read(transport.store, *self._what)
+            data = _read(transport.store, self._key, self._most_bytes)
         except FetchError as error:
             throttled = error.throttled
             self.failures += not throttled
             raise
         finally:
             transport.throttle.release(began, throttled)
+        try:
+            return self._use(data)
+        except FetchError:
+            self.failures += 1
+            raise
 
 
 class Throttle:
@@ -171,17 +178,26 @@ def _work_on(work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
     return [work(item) for item in items]
 
 
-def _read(store: ObjectStore, key: str, expected_md5: str, most_bytes: int) -> tuple[memoryview, str]:
+def with_md5(expected: str, key: str) -> Callable[[memoryview], memoryview]:
+    """Return a ``use`` for :meth:`Transport.get` that lets only these bytes pass."""
+
+    def check(data: memoryview) -> memoryview:
+        found = md5(data, usedforsecurity=False).hexdigest()
+        if found != expected:
+            raise FetchError("md5-mismatch", f"{key} has MD5 {found}, not {expected}", retry=True)
+        return data
+
+    return check
+
+
+def _read(store: ObjectStore, key: str, most_bytes: int) -> memoryview:
     try:
         result = obstore.get(store, key)
         if most_bytes and result.meta["size"] > most_bytes:
             raise FetchError("too-large", f"{key} has {result.meta['size']:,} bytes")
-        data = memoryview(result.bytes())
+        return memoryview(result.bytes())
     except (BaseError, OSError) as error:
         raise _classified(key, error) from error
-    if expected_md5 and (found := md5(data, usedforsecurity=False).hexdigest()) != expected_md5:
-        raise FetchError("md5-mismatch", f"{key} has MD5 {found}, not {expected_md5}", retry=True)
-    return data, (result.meta["e_tag"] or "").strip('"')
 
 
 def _classified(key: str, error: Exception) -> FetchError:

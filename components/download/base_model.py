@@ -1,97 +1,137 @@
-"""The base model: the bundled tiny one, a folder, an S3 prefix or a Hugging Face id; safetensors only."""
+"""The base model: the bundled tiny one, a folder, an S3 prefix or a Hugging Face id; safetensors only.
 
-import contextlib
-import tempfile
+Each file streams from its place into the store, hashed and checked on the way, so neither memory nor disk has to hold
+the model; a file that arrived is not fetched again.
+"""
+
+import logging
+import math
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+
+import obstore
+from pydantic import ValidationError
 
 from components.common import storage
-from components.common.errors import InputError
-from components.common.fingerprint import fingerprint, sha256_file
+from components.common.errors import StorageError
+from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
+from components.common.progress import track
+from components.download.model_files import SAFETENSORS, chosen_files
+from components.download.model_places import open_place
+from components.download.remote_file import Receipt, RemoteFile, checked
+from components.download.safetensors_header import with_checked_header
 from components.download.settings import DownloadSettings
 
+log = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
-REQUIRED = ("config.json", "tokenizer.json")
-KEPT_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+_MEBIBYTE = 1 << 20
 
 
 def download_base_model(settings: DownloadSettings, output_root: str) -> Manifest:
-    """Put the base model's files into the store, named by their hashes.
+    """Put the base model's files into the store.
 
     Args:
         settings: The recipe's download section.
         output_root: The store's root URI.
 
     Returns:
-        Manifest of kind ``model``; ``extra["model_uri"]`` is the folder with the files.
+        Manifest of kind ``model``; ``extra["model_uri"]`` is the folder with the files, ``extra["commit"]`` the hub's
+        commit where the model comes from there. The fingerprint depends on the files' content alone.
 
     Raises:
-        InputError: The model is not there, has no safetensors weights, or lacks its configuration or tokenizer.
+        InputError: The model is not there, has no safetensors weights, lacks its configuration or tokenizer, or a file
+            is not what its source or its own header says.
+        StorageError: The store cannot be written.
     """
-    with _folder(settings) as folder:
-        files = _kept_files(folder, settings.base_model)
-        hashes = {path.name: sha256_file(path) for path in files}
-        name = fingerprint("base-model", FORMAT_VERSION, hashes)
-        model_uri = storage.join(output_root, "models", "base", name, "model")
-        shards = [_store(path, model_uri, hashes[path.name]) for path in files]
+    with open_place(settings) as place:
+        files = chosen_files(place.files, settings.base_model)
+        folder = _folder(output_root, {file.name: file.mark for file in files})
+        shards = sorted(_store_all(files, folder), key=lambda shard: shard.name)
+    hashes = {shard.name: shard.sha256 for shard in shards}
+    extra = {"model_uri": storage.join(folder, "model"), "name": settings.base_model}
     return Manifest(
         kind="model",
-        fingerprint=name,
-        inputs=hashes,
+        fingerprint=fingerprint("base-model", FORMAT_VERSION, hashes),
+        inputs=hashes | place.inputs,
         settings=settings.model_dump(include={"base_model", "base_model_revision", "base_model_seed"}),
         shards=shards,
-        totals={"files": len(shards), "weight_bytes": sum(s.bytes for s in shards if s.uri.endswith(".safetensors"))},
-        extra={"model_uri": model_uri, "name": settings.base_model},
+        totals={"files": len(shards), "weight_bytes": sum(s.bytes for s in shards if s.name.endswith(SAFETENSORS))},
+        extra=extra | ({"commit": place.commit} if place.commit else {}),
     )
 
 
-def _store(path: Path, model_uri: str, digest: str) -> Shard:
-    uri = storage.join(model_uri, path.name)
-    if not storage.exists(uri):
-        storage.upload(path, uri)
-    return Shard(name=path.name, uri=uri, rows=1, bytes=path.stat().st_size, sha256=digest)
+def _folder(output_root: str, marks: dict[str, str]) -> str:
+    return storage.join(output_root, "models", "base", fingerprint("base-model", FORMAT_VERSION, marks))
 
 
-@contextlib.contextmanager
-def _folder(settings: DownloadSettings) -> Iterator[Path]:
-    place = settings.base_model
-    if place == "sample":
-        from components.download.sample.tiny_llama import write_tiny_llama
-
-        with tempfile.TemporaryDirectory(prefix="pmc-") as scratch:
-            write_tiny_llama(Path(scratch), seed=settings.base_model_seed)
-            yield Path(scratch)
-    elif place.startswith(storage.S3_SCHEME) or Path(place.removeprefix(storage.FILE_SCHEME)).is_dir():
-        with storage.local_copy(storage.to_uri(place)) as folder:
-            yield folder
-    else:
-        yield _from_hub(place, settings.base_model_revision)
+def _store_all(files: list[RemoteFile], folder: str) -> list[Shard]:
+    done = _finished(folder)
+    due = [file for file in files if file.name not in done]
+    _require_space(sum(file.size or 0 for file in due), folder)
+    if done and due:
+        log.info("%d of %d files of the base model are stored already.", len(files) - len(due), len(files))
+    return [done[file.name] if file.name in done else _store(file, folder) for file in files]
 
 
-def _from_hub(model_id: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _store(file: RemoteFile, folder: str) -> Shard:
+    uri = storage.join(folder, "model", file.name)
+    receipt = Receipt()
+    chunks = checked(file, receipt)
+    if file.name.endswith(SAFETENSORS):
+        chunks = with_checked_header(file, chunks)
+    mebibytes = math.ceil(file.size / _MEBIBYTE) if file.size else None
+    _write_stream(uri, track(_read_ahead(chunks), mebibytes, f"Fetching {file.name}", "MiB"))
+    shard = Shard(name=file.name, uri=uri, rows=1, bytes=receipt.size, sha256=receipt.sha256)
+    # Outside the model's folder: there it would look like one of its files.
+    storage.write(storage.join(folder, "files", f"{file.name}.json"), shard.model_dump_json(indent=1).encode())
+    return shard
 
-    try:
-        patterns = [f"*{suffix}" for suffix in KEPT_SUFFIXES]
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"The base model {model_id!r} (revision {revision}) is no folder here and cannot be fetched from the "
-            f"Hugging Face hub ({str(error).splitlines()[0]}); check download.base_model or give a folder."
-        ) from error
+
+def _write_stream(uri: str, chunks: Iterator[bytes]) -> None:
+    """Store chunks as they come, whole or not at all: an error in the stream leaves nothing behind."""
+    storage._attempt("write", uri, lambda store, key: obstore.put(store, key, chunks))
 
 
-def _kept_files(folder: Path, place: str) -> list[Path]:
-    names = sorted(path for path in folder.iterdir() if path.is_file())
-    weights = [path for path in names if path.suffix == ".safetensors"]
-    if not weights:
-        pickles = [path.name for path in names if path.suffix in PICKLE_SUFFIXES]
-        found = f"{pickles[0]} is a pickle, which can run code" if pickles else "it has no weights at all"
-        raise InputError(f"The base model {place} has no .safetensors weights: {found}; convert it to safetensors.")
-    for required in REQUIRED:
-        if not (folder / required).is_file():
-            raise InputError(f"The base model {place} has no {required}; a complete Hugging Face folder is due.")
-    return [path for path in names if path.suffix in KEPT_SUFFIXES]
+def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Read in a thread of its own: obstore asks for the next chunk from within its runtime, where it cannot read."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        ahead = pool.submit(next, chunks, None)
+        while (chunk := ahead.result()) is not None:
+            ahead = pool.submit(next, chunks, None)
+            yield chunk
+
+
+def _finished(folder: str) -> dict[str, Shard]:
+    """Return the files of an earlier run that are stored, by name: hashed, and of the size they had then."""
+    entries = storage._explained("list", folder, lambda: storage.list_files(folder))
+    stored = {entry.uri: entry.size for entry in entries}
+    shards = {}
+    for uri in stored:
+        if not storage.relative(uri, folder).startswith("files/"):
+            continue
+        try:
+            shard = Shard.model_validate_json(storage.read(uri))
+        except ValidationError:
+            continue
+        # The store may have been moved or copied: what counts is the place that is asked for.
+        shard = shard.model_copy(update={"uri": storage.join(folder, "model", shard.name)})
+        if stored.get(shard.uri) == shard.bytes:
+            shards[shard.name] = shard
+    return shards
+
+
+def _require_space(needed: int, folder: str) -> None:
+    if not folder.startswith(storage.FILE_SCHEME):
+        return
+    there = storage.local_path(folder)
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise StorageError(
+            f"The base model needs {needed / 1e9:,.1f} GB and {there} has {free / 1e9:,.1f} GB left; "
+            "free some space, or set PMC_STORE_URI to another place."
+        )

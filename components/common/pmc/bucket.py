@@ -1,6 +1,8 @@
 """The bucket itself: NLM's, a mirror in S3, or a mirror in a folder."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
@@ -11,6 +13,8 @@ from components.common.errors import InputError, StorageError
 from components.common.pmc.settings import PmcSettings, TransportSettings
 from components.common.settings import get_settings
 from components.common.transport import Transport
+
+_R = TypeVar("_R")
 
 # NLM's bucket lies in us-east-1; a mirror of another region says so by its endpoint.
 _AWS_REGION = "us-east-1"
@@ -30,9 +34,9 @@ class Bucket:
         self._store, self._prefix = _open(settings, transport)
         self.transport = Transport(self._store, transport)
 
-    def read(self, key: str, expected_md5: str = "", most_bytes: int = 0) -> tuple[memoryview, str]:
+    def read(self, key: str, use: Callable[[memoryview], _R], most_bytes: int = 0) -> _R:
         """Read an object; see :meth:`Transport.get`."""
-        return self.transport.get(self._prefix + key, expected_md5, most_bytes)
+        return self.transport.get(self._prefix + key, use, most_bytes)
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names directly below a prefix that have something below them, sorted.

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from components.common.errors import InputError, StorageError
 from components.common.pmc.bucket import Bucket
 from components.common.progress import track
-from components.common.transport import FetchError
+from components.common.transport import FetchError, with_md5
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _read(bucket: Bucket, date: str) -> Inventory:
     columns = _columns(manifest, f"{bucket.place}/{ROOT}{date}")
 
     def parse(file: InventoryFile) -> tuple[pa.Table, int]:
-        data, _ = bucket.read(file.key, file.md5.lower())
+        data = bucket.read(file.key, with_md5(file.md5.lower(), file.key))
         return _parse(data, columns, file.key)
 
     parsed = bucket.transport.map(parse, manifest.files, threads=_FILES_AT_A_TIME)
@@ -132,9 +132,8 @@ def _read(bucket: Bucket, date: str) -> Inventory:
 
 def _manifest(bucket: Bucket, date: str) -> InventoryManifest:
     key = f"{ROOT}{date}/manifest.json"
-    data, _ = bucket.read(key)
     try:
-        manifest = InventoryManifest.model_validate_json(bytes(data))
+        manifest = InventoryManifest.model_validate_json(bucket.read(key, bytes))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "it"
@@ -174,6 +173,9 @@ def _parse(data: memoryview, columns: list[str], key: str) -> tuple[pa.Table, in
         ),
     }
     try:
+        with pa.input_stream(data, compression="gzip") as stream:
+            if not stream.read(1):  # S3 Inventory writes files without a row too
+                return _EMPTY, 0
         with (
             pa.input_stream(data, compression="gzip") as stream,
             pa.csv.open_csv(stream, **options) as reader,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from components.common.pmc.bucket import Bucket
 from components.common.transport import FetchError
 
 # "J Cell Sci. 2025 Dec 1;28(12):114581." as NLM cites; month and day may be missing.
@@ -81,8 +82,17 @@ def key_of(pmcid: str, version: int) -> str:
     return f"metadata/{pmcid}.{version}.json"
 
 
-def parse_metadata(data: bytes | memoryview, pmcid: str, version: int) -> Metadata:
+def read_metadata(bucket: Bucket, pmcid: str, version: int) -> Metadata:
     """Read the metadata of an article version.
+
+    Raises:
+        FetchError: It cannot be read, or not understood however often it is read.
+    """
+    return bucket.read(key_of(pmcid, version), lambda data: parse_metadata(data, pmcid, version))
+
+
+def parse_metadata(data: bytes | memoryview, pmcid: str, version: int) -> Metadata:
+    """Understand the metadata of an article version.
 
     Raises:
         FetchError: It is malformed, a flag is no flag, or it speaks of another article.
@@ -90,7 +100,7 @@ def parse_metadata(data: bytes | memoryview, pmcid: str, version: int) -> Metada
     try:
         metadata = Metadata.model_validate_json(bytes(data))
     except ValidationError as error:
-        raise FetchError("malformed-metadata", f"{key_of(pmcid, version)}: {_problem(error)}") from error
+        raise FetchError("malformed-metadata", f"{key_of(pmcid, version)}: {_problem(error)}", retry=True) from error
     named = f"{metadata.pmcid}.{metadata.version}"
     if named != f"{pmcid}.{version}":
         raise FetchError("malformed-metadata", f"{key_of(pmcid, version)} speaks of {named}")

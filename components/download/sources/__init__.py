@@ -134,6 +134,25 @@ def require_place(settings: DownloadSettings) -> None:
         )
 
 
+def source_version(settings: DownloadSettings) -> str:
+    """Return the newest state that a remote source offers, such as the date of an inventory; empty for other sources.
+
+    Raises:
+        InputError: There is none.
+        StorageError: The source cannot be read.
+    """
+    if settings.source == "pmc":
+        from components.common.pmc.bucket import Bucket
+        from components.common.pmc.inventory import inventory_dates
+
+        return inventory_dates(Bucket(settings.pmc, settings.transport), settings.pmc.inventory)[0]
+    if settings.source == "s2orc":
+        from components.download.sources.s2orc import release_of
+
+        return release_of(settings)
+    return ""
+
+
 def open_source(settings: DownloadSettings) -> Source:
     """Return the source that the settings name.
 

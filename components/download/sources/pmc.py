@@ -17,8 +17,8 @@ from components.common.fingerprint import fingerprint
 from components.common.manifest import Rejected
 from components.common.pmc.bucket import Bucket
 from components.common.pmc.inventory import newest_inventory
-from components.common.pmc.metadata import Metadata, key_of, parse_metadata
-from components.common.transport import FetchError
+from components.common.pmc.metadata import Metadata, read_metadata
+from components.common.transport import FetchError, with_md5
 from components.download.policy import why_left_out, why_left_out_by_xml
 from components.download.previous import PreviousShard
 from components.download.sampling import chosen, hashes
@@ -115,24 +115,27 @@ class _Fetcher:
         article_id, version, etag = listed
         known = self._previous.known(article_id) if self._previous else None
         try:
-            metadata, etag = self._metadata(article_id, version, etag, known)
+            metadata = self._metadata(listed, known)
             reason = why_left_out(metadata, self._settings.policy)
             if reason:
                 return LeftOut(article_id, reason, version, etag, metadata.model_dump_json())
             if _same_xml(known, metadata):
                 return _AsBefore(metadata, etag)
-            most = self._settings.max_article_bytes
-            xml, _ = self._bucket.read(metadata.xml_key, metadata.xml_md5, most)
+            check = with_md5(metadata.xml_md5, metadata.xml_key)
+            xml = self._bucket.read(metadata.xml_key, check, self._settings.max_article_bytes)
         except FetchError as error:
             return Rejected(id=article_id, reason=error.reason, detail=error.detail)
         return _judged(metadata, xml, etag, self._settings.policy)
 
-    def _metadata(self, article_id: str, version: int, etag: str, known: dict[str, Any] | None) -> tuple[Metadata, str]:
-        """Return the metadata and its ETag, from the earlier state if the inventory says that it is the same."""
+    def _metadata(self, listed: _Listed, known: dict[str, Any] | None) -> Metadata:
+        """Return the metadata, from the earlier state if the inventory says that it is the same.
+
+        The inventory's ETag is what is kept of it, not the answer's: a mirror's may be another.
+        """
+        article_id, version, etag = listed
         if known and known["metadata"] and (known["version"], known["etag"]) == (version, etag):
-            return Metadata.model_validate_json(known["metadata"]), etag
-        data, read_etag = self._bucket.read(key_of(article_id, version))
-        return parse_metadata(data, article_id, version), read_etag
+            return Metadata.model_validate_json(known["metadata"])
+        return read_metadata(self._bucket, article_id, version)
 
 
 def _same_xml(known: dict[str, Any] | None, metadata: Metadata) -> bool:
