@@ -32,7 +32,7 @@ def with_version(recipe: Recipe) -> Recipe:
 
 def _state(place: str) -> list[list[str | int]]:
     """List what lies at a place; nothing for the bundled sample, for an empty setting and for a hub id."""
-    if place in ("", "sample"):
+    if place in ("", "sample", "hub"):
         return []
     uri = storage.to_uri(place)
     if uri.startswith(storage.FILE_SCHEME):

@@ -15,7 +15,7 @@ import pytest
 from components.common import storage
 from components.common.settings import get_settings
 
-OURS = ("PMC_", "MLFLOW_", "AWS_", "KFP_")
+OURS = ("PMC_", "MLFLOW_", "AWS_", "KFP_", "HF_", "S2_")
 
 
 @pytest.fixture(autouse=True)

@@ -466,8 +466,7 @@ def test_a_killed_process_loses_only_its_unfinished_shard(tmp_path: Path, monkey
 
 def sidecars(store: Path) -> list[Path]:
     """Return the Parquet files of the shards that are finished."""
-    found = [path for path in store.rglob("shard-*.json")]
-    return [path.with_suffix(".parquet") for path in found]
+    return [path.with_suffix(".parquet") for path in store.rglob("shard-*.json")]
 
 
 # Before the first article.

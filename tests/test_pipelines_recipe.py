@@ -57,7 +57,7 @@ def test_a_nested_setting_and_a_list_can_be_set() -> None:
         ("learning_rate=3", r"did you mean 'train\.learning_rate'\?"),
         ("train.global_batch_size=-8", r"train\.global_batch_size: .*greater than 0, not -8"),
         ("train.epochs=many", r"train\.epochs: .*integer.*not 'many'"),
-        ("download.source=pubmed", r"download\.source: .*'sample' or 'files', not 'pubmed'"),
+        ("download.source=pubmed", r"download\.source: .*'pmc' or 's2orc', not 'pubmed'"),
         ("train.epochs", "key=value"),
         ("train=3", r"no setting 'train'"),
     ],

@@ -24,6 +24,7 @@ from components.common.settings import get_settings
 FILE_SCHEME = "file://"
 S3_SCHEME = "s3://"
 _T = TypeVar("_T")
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,28 @@ def write(uri: str, data: bytes) -> None:
     _attempt("write", uri, lambda store, key: obstore.put(store, key, data))
 
 
+def read_stream(uri: str) -> Iterator[bytes]:
+    """Yield the bytes stored at ``uri``, a chunk at a time.
+
+    Raises:
+        StorageError: There is nothing at ``uri``, or reading it breaks.
+    """
+    chunks = _attempt("read", uri, lambda store, key: iter(obstore.get(store, key).stream(min_chunk_size=_CHUNK_BYTES)))
+    while (chunk := _explained("read", uri, lambda: next(chunks, None))) is not None:
+        yield bytes(chunk)
+
+
+def write_stream(uri: str, chunks: Iterator[bytes]) -> None:
+    """Store what the chunks make at ``uri``, whole or not at all, with a few of them in memory.
+
+    The chunks must not come from obstore directly: it pulls them from inside its own runtime.
+
+    Raises:
+        StorageError: The store refuses.
+    """
+    _attempt("write", uri, lambda store, key: obstore.put(store, key, chunks))
+
+
 def exists(uri: str) -> bool:
     """Tell whether a file is stored at ``uri``."""
     try:
@@ -66,14 +89,14 @@ def exists(uri: str) -> bool:
 
 def list_files(prefix_uri: str) -> list[Entry]:
     """Return the files below a folder or prefix, recursively, sorted by URI."""
-    store, prefix = _locate_prefix(prefix_uri)
     base = prefix_uri.rstrip("/")
-    # A store that is rooted at the folder lists relative keys, a bucket lists keys from its root.
-    skip = len(prefix) + 1 if prefix else 0
     if prefix_uri.startswith(FILE_SCHEME) and not local_path(prefix_uri).is_dir():
         return []
 
     def collect() -> list[Entry]:
+        store, prefix = _locate_prefix(prefix_uri)
+        # A store that is rooted at the folder lists relative keys, a bucket lists keys from its root.
+        skip = len(prefix) + 1 if prefix else 0
         pages = obstore.list(store, prefix=prefix or None)
         return [
             Entry(join(base, meta["path"][skip:]), meta["size"], (meta["e_tag"] or "").strip('"'))

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import obstore
 from pydantic import ValidationError
 
 from components.common import storage
@@ -83,16 +82,11 @@ def _store(file: RemoteFile, folder: str) -> Shard:
     if file.name.endswith(SAFETENSORS):
         chunks = with_checked_header(file, chunks)
     mebibytes = math.ceil(file.size / _MEBIBYTE) if file.size else None
-    _write_stream(uri, track(_read_ahead(chunks), mebibytes, f"Fetching {file.name}", "MiB"))
+    storage.write_stream(uri, track(_read_ahead(chunks), mebibytes, f"Fetching {file.name}", "MiB"))
     shard = Shard(name=file.name, uri=uri, rows=1, bytes=receipt.size, sha256=receipt.sha256)
     # Outside the model's folder: there it would look like one of its files.
     storage.write(storage.join(folder, "files", f"{file.name}.json"), shard.model_dump_json(indent=1).encode())
     return shard
-
-
-def _write_stream(uri: str, chunks: Iterator[bytes]) -> None:
-    """Store chunks as they come, whole or not at all: an error in the stream leaves nothing behind."""
-    storage._attempt("write", uri, lambda store, key: obstore.put(store, key, chunks))
 
 
 def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -106,8 +100,7 @@ def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _finished(folder: str) -> dict[str, Shard]:
     """Return the files of an earlier run that are stored, by name: hashed, and of the size they had then."""
-    entries = storage._explained("list", folder, lambda: storage.list_files(folder))
-    stored = {entry.uri: entry.size for entry in entries}
+    stored = {entry.uri: entry.size for entry in storage.list_files(folder)}
     shards = {}
     for uri in stored:
         if not storage.relative(uri, folder).startswith("files/"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.common import article_index, storage
@@ -78,7 +79,8 @@ class _Account:
     """What became of the listed articles, and what changed against the earlier state of the shard."""
 
     previous: PreviousShard | None
-    most_failed: int | None
+    limit: float
+    planned: int
     listed: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     rejected: list[Rejected] = field(default_factory=list)
@@ -98,13 +100,17 @@ class _Account:
                 self.retracted.append(outcome.id)
         else:
             self.rejected.append(outcome)
-            self._check_failures()
+            # Where nobody knows how many are to come, only the end can tell.
+            if self.planned:
+                self._check_failures(self.planned)
         if self._was_fetched(outcome.id):
             self.removed.append({"id": outcome.id, "reason": outcome.reason})
 
-    def finish(self, listed_ids: set[str]) -> None:
-        """Name what the earlier state had and nobody lists any more."""
+    def finish(self, part: pa.Table) -> None:
+        """Name what the earlier state had and nobody lists any more, and judge the failures."""
+        self._check_failures(self.listed)
         if self.previous is not None and self.previous.same_place:
+            listed_ids = set(part["article_id"].to_pylist())
             gone = [each for each in self.previous.fetched_ids() if each not in listed_ids]
             self.removed += [{"id": each, "reason": WITHDRAWN} for each in gone]
 
@@ -131,14 +137,15 @@ class _Account:
         known = self.previous.known(article_id) if self.previous else None
         return known is not None and known["outcome"] == FETCHED
 
-    def _check_failures(self) -> None:
-        if self.most_failed is None or len(self.rejected) <= self.most_failed:
+    def _check_failures(self, articles: int) -> None:
+        most = math.ceil(self.limit * articles)
+        if len(self.rejected) <= most:
             return
         reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(r.reason for r in self.rejected).items())
         first = self.rejected[0]
         raise InputError(
             f"{len(self.rejected)} of the first {self.listed} articles of this shard could not be fetched ({reasons}), "
-            f"more than the {self.most_failed} that download.max_failed_fraction allows; the first was {first.id} "
+            f"more than the {most} that download.max_failed_fraction allows; the first was {first.id} "
             f"({first.detail[:300]}). Mend the source and run again, or raise the limit."
         )
 
@@ -146,16 +153,16 @@ class _Account:
 def _fetch(planned: Shard, settings: DownloadSettings) -> Shard:
     part = load_part(planned)
     prefix, name = planned.stats["prefix"], planned.name
-    most_failed = math.ceil(settings.max_failed_fraction * planned.rows) if settings.source in _REMOTE else None
+    # Files of one's own do not fail to come: the preprocess stage judges those that cannot be used.
+    limit = settings.max_failed_fraction if settings.source in _REMOTE else 1.0
     with _previous(planned) as previous, tempfile.TemporaryDirectory(prefix="pmc-") as scratch:
-        account = _Account(previous, most_failed if planned.rows else None)
+        account = _Account(previous, limit, planned.rows)
         with RawShardWriter(Path(scratch), settings.source) as writer:
             outcomes = open_source(settings).fetch(part, previous)
             for outcome in track(outcomes, planned.rows or None, label=f"Fetching {name}", unit="articles"):
                 account.add(outcome)
                 writer.add(outcome)
-        if previous is not None:
-            account.finish(set(part["article_id"].to_pylist()))
+        account.finish(part)
         files: dict[str, bytes | Path] = {".parquet": writer.articles, article_index.SUFFIX: writer.index}
         shard = write_shard(prefix, name, files, writer.rows, account.stats())
     if planned.stats["place"]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import obstore
-
 from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import sha256_file
@@ -21,7 +19,6 @@ log = logging.getLogger(__name__)
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,17 +53,6 @@ def open_place(settings: DownloadSettings) -> Iterator[ModelPlace]:
         raise InputError(f"There is no folder {place}; check download.base_model (a folder, s3:// or owner/name).")
 
 
-def read_stored(uri: str) -> Iterator[bytes]:
-    """Yield the bytes of a stored file.
-
-    Raises:
-        StorageError: It is not there, or reading it breaks.
-    """
-    chunks = storage._attempt("read", uri, lambda s, key: iter(obstore.get(s, key).stream(min_chunk_size=_CHUNK_BYTES)))
-    while (chunk := storage._explained("read", uri, lambda: next(chunks, None))) is not None:
-        yield bytes(chunk)
-
-
 def _stored_files(uri: str) -> list[RemoteFile]:
     entries = [entry for entry in storage.list_files(uri) if "/" not in storage.relative(entry.uri, uri)]
     if not entries:
@@ -76,7 +62,7 @@ def _stored_files(uri: str) -> list[RemoteFile]:
         RemoteFile(
             name=storage.relative(entry.uri, uri),
             place=entry.uri,
-            read=partial(read_stored, entry.uri),
+            read=partial(storage.read_stream, entry.uri),
             size=entry.size,
             # A folder's times say little of its content, and reading it is cheap; of a bucket the ETag does.
             sha256=sha256_file(storage.local_path(entry.uri)) if local else "",

@@ -57,10 +57,17 @@ class S2orcSettings(Section):
 class HubSettings(Section):
     """The benchmarks on the Hugging Face hub: data set and commit."""
 
-    pubmedqa: str = Field(default="qiaojin/PubMedQA@TODO", description="PubMedQA, as owner/name@commit")
-    medmcqa: str = Field(default="openlifescienceai/medmcqa@TODO", description="MedMCQA, as owner/name@commit")
+    pubmedqa: str = Field(
+        default="qiaojin/PubMedQA@9001f2853fb87cab8d220904e0de81ac6973b318",
+        description="PubMedQA, as owner/name@commit",
+    )
+    medmcqa: str = Field(
+        default="openlifescienceai/medmcqa@91c6572c454088bf71b679ad90aa8dffcd0d5868",
+        description="MedMCQA, as owner/name@commit",
+    )
     medqa: str = Field(
-        default="openlifescienceai/medqa@TODO", description="MedQA-USMLE with 4 options, as owner/name@commit"
+        default="GBaker/MedQA-USMLE-4-options-hf@17af9355ef89fba60de966eabaeba797c695f86e",
+        description="MedQA-USMLE with 4 options, as owner/name@commit",
     )
 
 

@@ -156,7 +156,7 @@ def _columns(manifest: InventoryManifest, where: str) -> list[str]:
 _EMPTY = pa.table(
     {
         "id": pa.array([], pa.int64()),
-        "version": pa.array([], pa.int64()),
+        "version": pa.array([], pa.int16()),
         "etag": pa.array([], pa.string()),
     }
 )
@@ -191,9 +191,8 @@ def _parse(data: memoryview, columns: list[str], key: str) -> tuple[pa.Table, in
 def _batch(batch: pa.RecordBatch) -> pa.Table:
     parts = pc.extract_regex(_decoded(batch["Key"]), _METADATA_KEY)
     known = pc.is_valid(parts)
-    ids, versions = (pc.cast(pc.struct_field(parts, name).filter(known), pa.int64()) for name in ("id", "version"))
-    etags = pc.utf8_trim(batch["ETag"].filter(known), characters='"')
-    return pa.table([ids, versions, etags], names=_EMPTY.column_names)
+    columns = [pc.struct_field(parts, "id"), pc.struct_field(parts, "version"), pc.utf8_trim(batch["ETag"], '"')]
+    return pa.table([column.filter(known) for column in columns], names=_EMPTY.column_names).cast(_EMPTY.schema)
 
 
 def _decoded(keys: pa.Array) -> pa.Array:
@@ -207,19 +206,26 @@ def _decoded(keys: pa.Array) -> pa.Array:
 
 def _highest(date: str, rows: pa.Table, unknown: int) -> Inventory:
     """Keep each article's highest version; a key that is listed twice (S3 Inventory may) is one version."""
-    numbers = rows["id"].to_numpy() * _VERSIONS + rows["version"].to_numpy()
-    order = np.argsort(numbers, kind="stable")
+    numbers = rows["id"].to_numpy() * _VERSIONS
+    numbers += rows["version"].to_numpy()
+    # Rows are counted in 32 bits: at millions of them each column counts.
+    order = np.argsort(numbers, kind="stable").astype(np.int32)
     numbers = numbers[order]
-    ids = numbers // _VERSIONS
-    last = _last_of_each(ids)
+    versions = int(_last_of_each(numbers).sum())
+    last = _last_of_each(numbers // _VERSIONS)
+    order, numbers = order[last], numbers[last]
     articles = pa.table(
         {
-            "article_id": pc.binary_join_element_wise("PMC", pc.cast(pa.array(ids[last]), pa.string()), ""),
-            "version": pa.array((numbers[last] % _VERSIONS).astype(np.int32)),
-            "etag": rows["etag"].combine_chunks().take(pa.array(order[last])),
+            "article_id": _ids(numbers // _VERSIONS),
+            "version": pa.array((numbers % _VERSIONS).astype(np.int32)),
+            "etag": rows["etag"].take(pa.array(order)),
         }
     )
-    return Inventory(date, articles, int(_last_of_each(numbers).sum()), unknown)
+    return Inventory(date, articles, versions, unknown)
+
+
+def _ids(numbers: np.ndarray) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise("PMC", pc.cast(pa.array(numbers), pa.string()), "")
 
 
 def _last_of_each(ordered: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """S2ORC, the paper's own source: Semantic Scholar's open texts as gzipped JSON lines, read from PDFs.
 
 A bulk file is one shard. Of its records those with a PubMed Central id and text are kept, as JATS (see ``s2orc_jats``).
-Licences are recorded where the record has one, but the licence policy is not applied: most records have none.
+Licences are recorded where the record has one, but the licence policy is not applied: none is promised.
 """
 
 import gzip
