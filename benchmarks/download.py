@@ -91,7 +91,7 @@ def ours(endpoint: str, _names: Sequence[str], folder: Path, per_shard: int) -> 
     plan = plan_download(settings, storage.to_uri(store))
 
     def fetch() -> int:
-        return sum(fetch_shard(plan, shard.name, settings).totals["articles"] for shard in plan.shards)
+        return sum(int(fetch_shard(plan, shard.name, settings).totals["articles"]) for shard in plan.shards)
 
     return fetch
 

@@ -133,7 +133,7 @@ def make_inventory(folder: Path, rows: int) -> int:
     seeds = draw.integers(0, 2**63, FILES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         entries = list(
-            pool.map(lambda i: _write_file(folder / "bucket", i, numbers[parts[i]], versions[parts[i]], seeds[i]),
+            pool.map(lambda i: _write_file(folder / "bucket", i, numbers[parts[i]], versions[parts[i]], int(seeds[i])),
                      range(FILES))
         )  # fmt: skip
     manifest = {

@@ -38,12 +38,47 @@ def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", help="The YAML file to write.")] = Path(
         "build/pipeline.yaml"
     ),
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", help="pmc-llama, or retractions to be repeated.")
+    ] = "pmc-llama",
 ) -> None:
-    """Compile the pipeline for Kubeflow; the recipe's values become its parameters' defaults."""
+    """Compile a pipeline for Kubeflow; the recipe's values become its parameters' defaults."""
     from pipelines.compile import compile_pipeline
     from pipelines.recipe import load_recipe
 
-    typer.echo(f"Wrote {compile_pipeline(load_recipe(recipe, set_ or []), output)}")
+    typer.echo(f"Wrote {compile_pipeline(load_recipe(recipe, set_ or []), output, pipeline)}")
+
+
+@app.command()
+def retractions(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="name, name/3, name@alias, models:/..., or a version's number.")
+    ],
+    recipe: RecipeOption = "paper",
+    set_: SetOption = None,
+    home: HomeOption = Path(".pmc"),
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the whole report to this file too.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="At most so many articles in the table.")] = 30,
+) -> None:
+    """Report which articles that a registered model was trained on have been retracted or withdrawn since.
+
+    A name alone means its champion or, without one, its newest version. The report is kept in the store, and the model
+    version is tagged with it. Of the recipe only download.pmc and download.transport are read.
+
+    Exit status: 0 when none is retracted or withdrawn, 3 when some are, 4 when none is known to be but some could not
+    be checked, 1 on errors.
+    """
+    from components.common import logs
+    from pipelines.local import set_places
+    from pipelines.recipe import load_recipe
+    from pipelines.watch import watch
+
+    logs.configure()
+    chosen = load_recipe(recipe, set_ or [])
+    set_places(home.resolve())
+    raise typer.Exit(watch(model, chosen, json_, rows))
 
 
 @app.command()

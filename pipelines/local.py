@@ -85,6 +85,14 @@ def run_locally(recipe: Recipe, home: Path) -> bool:
             ) from error
 
 
+def set_places(home: Path) -> None:
+    """Let the store and MLflow lie below a folder, unless the environment says where they are."""
+    os.environ.setdefault("PMC_STORE_URI", storage.to_uri(home / "store"))
+    os.environ["PMC_STORE_URI"] = storage.to_uri(os.environ["PMC_STORE_URI"])
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+    get_settings.cache_clear()
+
+
 def _run(recipe: Recipe, place: Place, log: Path) -> bool:
     from kfp import local
     from kfp.local import cache as kfp_cache
@@ -151,9 +159,7 @@ def _prepare_environment(recipe: Recipe, place: Place) -> str:
     """Fill in what the environment leaves open and give the run its id; steps inherit it."""
     place.home.mkdir(parents=True, exist_ok=True)
     run_id = f"{recipe.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
-    os.environ.setdefault("PMC_STORE_URI", storage.to_uri(place.home / "store"))
-    os.environ["PMC_STORE_URI"] = storage.to_uri(os.environ["PMC_STORE_URI"])
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{place.home / 'mlflow.db'}")
+    set_places(place.home)
     os.environ.setdefault("PMC_GIT_REVISION", _git_revision())
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.update({"PMC_RUN_ID": run_id, "PMC_RUN_NAME": run_id, RUNNER_VARIABLE: str(os.getpid())})

@@ -113,25 +113,34 @@ def test_a_broken_server_is_not_asked_for_ever(server: FaultServer, monkeypatch:
 
 def test_throttling_halves_what_may_be_open_once_for_each_round_and_recovers_slowly() -> None:
     throttle = Throttle(16)
-    begun = [throttle.acquire() for _ in range(16)]
-    for began in begun:
-        throttle.release(began, throttled=True)
+    begun = [throttle.enter() for _ in range(16)]
+    for request in begun:
+        throttle.answered(request, throttled=True)
     assert throttle.limit == 8
-    began = throttle.acquire()
-    throttle.release(began, throttled=True)
+    throttle.answered(throttle.enter(), throttled=True)
     assert throttle.limit == 4
-    for _ in range(1000):
-        throttle.release(throttle.acquire(), throttled=False)
-    assert throttle.limit == 16
+    answers = 0
+    while throttle.limit < 16:
+        throttle.answered(throttle.enter(), throttled=False)
+        answers += 1
+    # A round is as many answers as may be open: 4 + 5 + ... + 15 of them.
+    assert 100 < answers < 140
 
 
-def test_the_limit_holds_back_whoever_comes_too_many() -> None:
-    throttle = Throttle(2)
-    throttle.acquire(), throttle.acquire()
-    waiting = threading.Thread(target=throttle.acquire)
+def test_requests_beyond_the_limit_wait_for_an_answer() -> None:
+    throttle, entered = Throttle(4), threading.Event()
+    throttle.answered(throttle.enter(), throttled=True)
+    first, _ = throttle.enter(), throttle.enter()
+    waiting = threading.Thread(target=lambda: (throttle.enter(), entered.set()))
     waiting.start()
-    time.sleep(0.05)
-    assert waiting.is_alive()
-    throttle.release(time.monotonic(), throttled=False)
-    waiting.join(timeout=2)
-    assert not waiting.is_alive()
+    assert not entered.wait(0.05)
+    throttle.answered(first, throttled=False)
+    assert entered.wait(2)
+    waiting.join()
+
+
+def test_a_server_that_throttles_every_thread_at_once_holds_nobody_up_for_ever(server: FaultServer) -> None:
+    server.fault(".", "slow_down", times=2)
+    reader = transport(server)
+    keys = [f"{number}.txt" for number in range(60)]
+    assert len(list(reader.map(lambda key: reader.get(key, bytes), keys))) == 60

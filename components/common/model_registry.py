@@ -1,6 +1,7 @@
 """Finding a model version in MLflow's registry by what a person calls it."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ TAG_LIMIT = 5000
 _WANTED = re.compile(r"(?:models:/+)?(?P<name>[^/:]+?)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?/?")
 _SHOWN = 10
 _SQLITE = "sqlite:///"
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def find_version(tracking_uri: str, wanted: str) -> ModelVersion:
@@ -35,7 +37,7 @@ def find_version(tracking_uri: str, wanted: str) -> ModelVersion:
     if not tracking_uri:
         raise InputError("There is no registry to look into; set MLFLOW_TRACKING_URI.")
     _require_database(tracking_uri)
-    with explained(tracking_uri, f"find the model {wanted}"):
+    with explained(tracking_uri, f"find the model {wanted}"), _impatient():
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         return _find(client, wanted.strip())
 
@@ -67,6 +69,17 @@ def get_model(client: MlflowClient, name: str) -> RegisteredModel | None:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Say at once that a server is not there; by itself MLflow would try for four minutes."""
+    before = os.environ.get(_RETRIES)
+    os.environ[_RETRIES] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_RETRIES) if before is None else os.environ.update({_RETRIES: before})
 
 
 def _require_database(tracking_uri: str) -> None:

@@ -75,7 +75,15 @@ class Transport:
         Raises:
             FetchError: The object is not there, or did not come as it should however often it was tried.
         """
-        result: _R = self._retrying(_Attempts(self, key, use, most_bytes))
+        attempts = _Attempts(self, key, use, most_bytes)
+        try:
+            result: _R = attempts()
+        except FetchError as error:
+            if not error.retry:
+                raise
+            # Nearly all objects come at once: only the others pay for the machinery, which starts from this failure.
+            attempts.first = error
+            result = self._retrying(attempts)
         return result
 
     def map(self, work: Callable[[_T], _R], items: Iterable[_T], threads: int = 0, batch: int = 1) -> Iterator[_R]:
@@ -102,6 +110,18 @@ class Transport:
                 for future in waiting:
                     future.cancel()
 
+    def read(self, key: str, most_bytes: int) -> memoryview:
+        """Read an object once, in its turn; raises like :meth:`get`."""
+        request, throttled = self.throttle.enter(), False
+        self.requests += 1
+        try:
+            return _read(self.store, key, most_bytes)
+        except FetchError as error:
+            throttled = error.throttled
+            raise
+        finally:
+            self.throttle.answered(request, throttled)
+
     def _give_up(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         attempts = state.fn
@@ -121,57 +141,56 @@ class _Attempts:
     def __init__(self, transport: Transport, key: str, use: Callable[[memoryview], Any], most_bytes: int) -> None:
         self._transport, self._key, self._use, self._most_bytes = transport, key, use, most_bytes
         self.failures = 0
+        self.first: FetchError | None = None
 
     def __call__(self) -> Any:
-        transport, throttled = self._transport, False
-        began = transport.throttle.acquire()
+        if self.first is not None:
+            error, self.first = self.first, None
+            raise error
         try:
-            transport.requests += 1
-            data = _read(transport.store, self._key, self._most_bytes)
-        except FetchError as error:
-            throttled = error.throttled
-            self.failures += not throttled
-            raise
-        finally:
-            transport.throttle.release(began, throttled)
-        try:
+            data = self._transport.read(self._key, self._most_bytes)
             return self._use(data)
-        except FetchError:
-            self.failures += 1
+        except FetchError as error:
+            self.failures += not error.throttled
             raise
 
 
 class Throttle:
-    """How many requests may be open: one more for each round of answers, half of them when the server says slow down.
+    """How many requests may be open: half of them when the server says slow down, one more for each round of answers.
 
-    Additive increase, multiplicative decrease, as TCP does (Chiu and Jain, 1989).
+    Additive increase, multiplicative decrease, as TCP does (Chiu and Jain, 1989). While the server keeps up there is
+    nothing to hold back, and so nothing is counted and no lock taken.
     """
 
     def __init__(self, most: int) -> None:
-        """Start with ``most`` and never exceed it."""
+        """Start with ``most``, which is how many threads there are."""
         self._most = self.limit = float(most)
-        self._open = 0
+        self._counted = 0
         self._cut_at = 0.0
-        self._free = threading.Condition()
+        self._changed = threading.Condition()
 
-    def acquire(self) -> float:
-        """Wait for a place; returns when the request began."""
-        with self._free:
-            while self._open >= self.limit:
-                self._free.wait()
-            self._open += 1
-        return time.monotonic()
+    def enter(self) -> tuple[float, bool]:
+        """Wait until a request may be sent; returns when it began, and whether it is counted."""
+        if self.limit >= self._most:
+            return time.monotonic(), False
+        with self._changed:
+            self._changed.wait_for(lambda: self._counted < self.limit)
+            self._counted += 1
+        return time.monotonic(), True
 
-    def release(self, began: float, throttled: bool) -> None:
-        """Give the place back; a request that began before the last cut says nothing new."""
-        with self._free:
-            self._open -= 1
+    def answered(self, request: tuple[float, bool], throttled: bool) -> None:
+        """Take note of an answer; a request that began before the last cut says nothing new."""
+        began, counted = request
+        if not counted and not throttled:
+            return
+        with self._changed:
+            self._counted -= counted
             if not throttled:
                 self.limit = min(self._most, self.limit + 1 / self.limit)
             elif began > self._cut_at:
                 self.limit, self._cut_at = max(1.0, self.limit / 2), time.monotonic()
                 log.info("The server asks to slow down: at most %d requests at a time", self.limit)
-            self._free.notify()
+            self._changed.notify_all()
 
 
 def _work_on(work: Callable[[_T], _R], items: list[_T]) -> list[_R]:

@@ -2,9 +2,11 @@
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,7 +36,10 @@ SCHEMA = pa.schema(
 # A row group is what a reader holds at a time.
 _GROUP_ROWS, _GROUP_BYTES, _GROUP_ENTRIES = 256, 16 << 20, 4096
 _GROUPS_WAITING = 2
-_SMALL = [name for name in SCHEMA.names if name != "xml"]
+_SMALL = [name for name in SCHEMA.names if name not in ("xml", "source")]
+
+_FIELDS = attrgetter(*_SMALL)
+_Entry = tuple[str, int, str, str, str]  # as article_index.SCHEMA
 
 
 class RawShardWriter:
@@ -50,13 +55,17 @@ class RawShardWriter:
         self._source = source
         self._group: list[Article] = []
         self._group_bytes = 0
-        self._entries: list[dict[str, Any]] = []
+        self._entries: list[_Entry] = []
         self._writing: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
         # A dictionary of whole articles, and their extremes as statistics, would only cost time.
         self._articles = pq.ParquetWriter(
-            self.articles, SCHEMA, compression="zstd", use_dictionary=_SMALL, write_statistics=["article_id"]
+            self.articles,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=[*_SMALL, "source"],
+            write_statistics=["article_id"],
         )
         self._index = pq.ParquetWriter(self.index, article_index.SCHEMA, compression="zstd")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pack")
@@ -94,17 +103,26 @@ class RawShardWriter:
         while len(self._writing) > most:
             self._writing.popleft().result()
 
-    def _write(self, group: list[Article], entries: list[dict[str, Any]]) -> None:
+    def _write(self, group: list[Article], entries: list[_Entry]) -> None:
         if group:
             self._articles.write_table(_table(group, self._source))
         if entries:
-            self._index.write_table(pa.Table.from_pylist(entries, schema=article_index.SCHEMA))
+            columns = dict(zip(article_index.SCHEMA.names, map(list, zip(*entries, strict=True)), strict=True))
+            self._index.write_table(pa.table(columns, schema=article_index.SCHEMA))
 
 
-def _entry(article_id: str, outcome: str, version: int = 0, etag: str = "", metadata: str = "") -> dict[str, Any]:
-    return {"article_id": article_id, "version": version, "etag": etag, "outcome": outcome, "metadata": metadata}
+def _entry(article_id: str, outcome: str, version: int = 0, etag: str = "", metadata: str = "") -> _Entry:
+    return article_id, version, etag, outcome, metadata
 
 
 def _table(articles: list[Article], source: str) -> pa.Table:
-    columns = {name: [getattr(article, name) for article in articles] for name in SCHEMA.names if name != "source"}
-    return pa.table(columns | {"source": [source] * len(articles)}).select(SCHEMA.names).cast(SCHEMA)
+    columns: dict[str, Any] = dict(zip(_SMALL, map(list, zip(*map(_FIELDS, articles), strict=True)), strict=True))
+    return pa.table(columns | {"source": [source] * len(articles), "xml": _xml(articles)}, schema=SCHEMA)
+
+
+def _xml(articles: list[Article]) -> pa.Array:
+    """Lay the articles' bytes side by side; Arrow's own conversion would never let go of a memoryview."""
+    offsets = np.zeros(len(articles) + 1, dtype=np.int32)
+    np.cumsum([len(article.xml) for article in articles], out=offsets[1:])
+    data = b"".join([article.xml for article in articles])
+    return pa.Array.from_buffers(pa.binary(), len(articles), [None, pa.py_buffer(offsets), pa.py_buffer(data)])

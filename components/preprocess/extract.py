@@ -251,9 +251,7 @@ def _raw_batches(path: Path, uri: str) -> Iterator[list[_RawRow]]:
         ) from error
 
 
-def _in_processes(
-    work: _Work, batches: Iterator[list[_RawRow]], workers: int, raw: Shard
-) -> Iterator[_Outcome]:
+def _in_processes(work: _Work, batches: Iterator[list[_RawRow]], workers: int, raw: Shard) -> Iterator[_Outcome]:
     """Yield the outcomes in the order of the batches, with only a few batches waiting."""
     # Spawned, not forked: the store's and Arrow's threads would leave locks behind in a fork.
     context = multiprocessing.get_context("spawn")

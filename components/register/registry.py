@@ -2,21 +2,19 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.common import storage
-from components.common.errors import PipelineError
+from components.common.model_registry import CHAMPION, TAG_LIMIT, explained, get_model
 
 log = logging.getLogger(__name__)
 
 CANDIDATE = "candidate"
-CHAMPION = "champion"
 FINGERPRINT_TAG = "model_fingerprint"
-_TAG_LIMIT = 5000
 
 
 class Registry:
@@ -37,7 +35,7 @@ class Registry:
     def champion(self) -> ModelVersion | None:
         """Return the version that holds the alias ``champion``."""
         with self._explained("give the champion"):
-            model = self._model()
+            model = get_model(self._client, self.name)
             version = model.aliases.get(CHAMPION) if model else None
             return self._client.get_model_version(self.name, version) if version else None
 
@@ -56,7 +54,7 @@ class Registry:
         Raises:
             PipelineError: The registry refuses.
         """
-        every = {FINGERPRINT_TAG: fingerprint, **{key: value[:_TAG_LIMIT] for key, value in tags.items()}}
+        every = {FINGERPRINT_TAG: fingerprint, **{key: value[:TAG_LIMIT] for key, value in tags.items()}}
         with self._explained(f"register {self.name}"):
             self._ensure_model()
             found = self._versions_of(fingerprint)
@@ -86,34 +84,20 @@ class Registry:
             return sorted(alias for alias, holder in aliases.items() if str(holder) == str(version))
 
     def _ensure_model(self) -> None:
-        if self._model() is None:
+        if get_model(self._client, self.name) is None:
             try:
                 self._client.create_registered_model(self.name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # a parallel run made it between our two calls
                     raise
 
-    def _model(self) -> RegisteredModel | None:
-        try:
-            return self._client.get_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-
     def _versions_of(self, fingerprint: str) -> list[ModelVersion]:
         """Return the versions of a model, oldest first."""
         query = f"name = '{self.name}' and tags.{FINGERPRINT_TAG} = '{fingerprint}'"
         return sorted(self._client.search_model_versions(query), key=lambda version: int(version.version))
 
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except MlflowException as error:
-            address = self._uri.rpartition("@")[2]  # without a password
-            text = str(error).replace(self._uri, address).splitlines()[0][:500]
-            raise PipelineError(f"MLflow at {address} cannot {what}: {text}") from error
+    def _explained(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return explained(self._uri, what)
 
 
 def _source(model_uri: str) -> str:
