@@ -146,16 +146,16 @@ def test_anything_else_is_no_flag(value: Any) -> None:
 
 def test_what_is_unknown_is_empty_and_further_fields_do_no_harm() -> None:
     read = parse_metadata(metadata(pmid=None, doi=None, title=None, license_code=None, novel={"a": 1}), "PMC12", 1)
-    assert (read.pmid, read.doi, read.title, read.license_code) == ("", "", "", "")
+    assert (read.pmid, read.doi, read.title, read.license_code) == (None, None, None, None)
     assert Metadata.model_validate_json(read.model_dump_json()) == read
 
 
 def test_the_address_of_the_xml_is_its_own_and_carries_its_checksum() -> None:
     read = parse_metadata(metadata(xml_url=f"s3://other/mirror/PMC12.1/PMC12.1.xml?md5={'AB' * 16}"), "PMC12", 1)
-    assert (read.xml_key, read.xml_md5) == ("PMC12.1/PMC12.1.xml", "ab" * 16)
+    assert read.xml_address() == ("PMC12.1/PMC12.1.xml", "ab" * 16)
     for address in ("https://evil/PMC12.1.xml", "s3://b/PMC12.1/PMC12.1.xml?md5=short", "s3://b/PMC13.1/PMC13.1.xml"):
         with pytest.raises(FetchError, match="xml_url"):
-            parse_metadata(metadata(xml_url=address), "PMC12", 1)
+            parse_metadata(metadata(xml_url=address), "PMC12", 1).xml_address()
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff\xfe", b'{"pmcid": "PMC12"', json.dumps("PMC12").encode()])

@@ -1,7 +1,6 @@
 """Reading many small objects: order, retries and their budget, throttling."""
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -5,6 +5,7 @@ Everything is addressed by URI. A write is whole or not at all: S3 puts are atom
 """
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
@@ -20,6 +21,9 @@ from obstore.store import LocalStore, ObjectStore, S3Store
 
 from components.common.errors import StorageError
 from components.common.settings import get_settings
+
+if TYPE_CHECKING:
+    from obstore import WritableFile
 
 FILE_SCHEME = "file://"
 S3_SCHEME = "s3://"
@@ -61,7 +65,7 @@ def read_stream(uri: str) -> Iterator[bytes]:
         StorageError: There is nothing at ``uri``, or reading it breaks.
     """
     chunks = _attempt("read", uri, lambda store, key: iter(obstore.get(store, key).stream(min_chunk_size=_CHUNK_BYTES)))
-    while (chunk := _explained("read", uri, lambda: next(chunks, None))) is not None:
+    while (chunk := explained("read", uri, lambda: next(chunks, None))) is not None:
         yield bytes(chunk)
 
 
@@ -74,6 +78,11 @@ def write_stream(uri: str, chunks: Iterator[bytes]) -> None:
         StorageError: The store refuses.
     """
     _attempt("write", uri, lambda store, key: obstore.put(store, key, chunks))
+
+
+def open_writer(uri: str) -> "WritableFile":
+    """Open a file of the store for writing; it appears when it is closed."""
+    return _attempt("write", uri, lambda store, key: obstore.open_writer(store, key))
 
 
 def exists(uri: str) -> bool:
@@ -104,12 +113,15 @@ def list_files(prefix_uri: str) -> list[Entry]:
             for meta in page
         ]
 
-    return sorted(_explained("list", prefix_uri, collect), key=lambda entry: entry.uri)
+    return sorted(explained("list", prefix_uri, collect), key=lambda entry: entry.uri)
 
 
 def upload(path: Path, uri: str) -> None:
     """Store a local file at ``uri``, streamed, whole or not at all."""
-    _attempt("write", uri, lambda store, key: obstore.put(store, key, path))
+    if uri.startswith(FILE_SCHEME):
+        explained("write", uri, lambda: _copy(path, local_path(uri)))
+    else:
+        _attempt("write", uri, lambda store, key: obstore.put(store, key, path))
 
 
 def download(uri: str, path: Path) -> None:
@@ -235,15 +247,12 @@ def check_room(uri: str, least_bytes: int) -> None:
         )
 
 
-def _attempt(verb: str, uri: str, action: Callable[[ObjectStore, str], _T]) -> _T:
-    def run() -> _T:
-        store, key = _locate(uri)
-        return action(store, key)
+def explained(verb: str, uri: str, action: Callable[[], _T]) -> _T:
+    """Do something with the store; its errors become one sentence that says what could not be done, and why.
 
-    return _explained(verb, uri, run)
-
-
-def _explained(verb: str, uri: str, action: Callable[[], _T]) -> _T:
+    Raises:
+        StorageError: The store refuses.
+    """
     try:
         return action()
     except (BaseError, OSError) as error:
@@ -253,6 +262,26 @@ def _explained(verb: str, uri: str, action: Callable[[], _T]) -> _T:
         if type(error).__module__.startswith("botocore"):
             raise StorageError(f"Cannot {verb} {uri}: {error}; give S3 credentials (AWS_PROFILE or keys).") from error
         raise
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy within the machine, by the kernel; named as obstore names what it is still writing, so no list shows it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}#{os.getpid()}")
+    try:
+        shutil.copyfile(path, unfinished)
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _attempt(verb: str, uri: str, action: Callable[[ObjectStore, str], _T]) -> _T:
+    def run() -> _T:
+        store, key = _locate(uri)
+        return action(store, key)
+
+    return explained(verb, uri, run)
 
 
 def _explain(verb: str, uri: str, error: Exception) -> str:

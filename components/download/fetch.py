@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,10 +19,11 @@ from components.common.errors import InputError
 from components.common.manifest import Manifest, Rejected, Shard
 from components.common.progress import track
 from components.common.shards import finished_shard, write_shard
+from components.common.stored_file import StoredFile
 from components.download.plan import load_part
 from components.download.policy import RETRACTED
 from components.download.previous import PreviousShard
-from components.download.raw_shard import RawShardWriter
+from components.download.raw_shard import raw_shard
 from components.download.settings import DownloadSettings
 from components.download.sources import Article, LeftOut, Outcome, open_source
 
@@ -155,16 +155,20 @@ def _fetch(planned: Shard, settings: DownloadSettings) -> Shard:
     prefix, name = planned.stats["prefix"], planned.name
     # Files of one's own do not fail to come: the preprocess stage judges those that cannot be used.
     limit = settings.max_failed_fraction if settings.source in _REMOTE else 1.0
-    with _previous(planned) as previous, tempfile.TemporaryDirectory(prefix="pmc-") as scratch:
+    uri = storage.join(prefix, name + article_index.DATA_SUFFIX)
+    with _previous(planned) as previous:
         account = _Account(previous, limit, planned.rows)
-        with RawShardWriter(Path(scratch), settings.source) as writer:
+        with raw_shard(uri, settings.source) as writer:
             outcomes = open_source(settings).fetch(part, previous)
             for outcome in track(outcomes, planned.rows or None, label=f"Fetching {name}", unit="articles"):
                 account.add(outcome)
                 writer.add(outcome)
-        account.finish(part)
-        files: dict[str, bytes | Path] = {".parquet": writer.articles, article_index.SUFFIX: writer.index}
-        shard = write_shard(prefix, name, files, writer.rows, account.stats())
+            account.finish(part)
+    files: dict[str, bytes | Path | StoredFile] = {
+        article_index.DATA_SUFFIX: writer.file,
+        article_index.SUFFIX: writer.index,
+    }
+    shard = write_shard(prefix, name, files, writer.rows, account.stats())
     if planned.stats["place"]:
         pointer = json.dumps({"fingerprint": planned.stats["fingerprint"], "name": name})
         storage.write(storage.join(planned.stats["place"], _LATEST), pointer.encode())

@@ -30,7 +30,7 @@ def why_left_out(metadata: Metadata, policy: PolicySettings) -> str:
         return RETRACTED
     if not metadata.is_pmc_openaccess:
         return NOT_OPEN_ACCESS
-    if metadata.license_code not in policy.allowed_licences():
+    if metadata.license_code not in policy.allowed_licences:
         return LICENCE
     if metadata.is_manuscript and not policy.manuscripts:
         return MANUSCRIPT
@@ -38,6 +38,8 @@ def why_left_out(metadata: Metadata, policy: PolicySettings) -> str:
         return HISTORICAL_OCR
     if not metadata.xml_url:
         return NO_XML
+    if not (policy.published_from or policy.published_to):
+        return ""
     day = metadata.published()
     return "" if day is None or published_within(day, policy) else PUBLISHED
 

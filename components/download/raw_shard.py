@@ -1,16 +1,19 @@
 """Raw shards: the articles as they came, in one Parquet file, with an index of everything that was listed."""
 
+import io
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from operator import attrgetter
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.common import article_index
+from components.common.stored_file import StoredFile
 from components.download.sources import Article, LeftOut, Outcome
 
 SCHEMA = pa.schema(
@@ -35,47 +38,66 @@ SCHEMA = pa.schema(
 
 # A row group is what a reader holds at a time.
 _GROUP_ROWS, _GROUP_BYTES, _GROUP_ENTRIES = 256, 16 << 20, 4096
-_GROUPS_WAITING = 2
+_GROUPS_WAITING = 3
 _SMALL = [name for name in SCHEMA.names if name not in ("xml", "source")]
 
 _FIELDS = attrgetter(*_SMALL)
 _Entry = tuple[str, int, str, str, str]  # as article_index.SCHEMA
 
 
+@contextmanager
+def raw_shard(uri: str, source: str) -> Iterator["RawShardWriter"]:
+    """Write a raw shard's main file straight into the store, as its articles come.
+
+    The file is there at the end of the ``with`` block, or not at all if that fails.
+
+    Args:
+        uri: Where the main file is stored.
+        source: What the rows name as their source.
+
+    Raises:
+        StorageError: The store refuses.
+    """
+    index = io.BytesIO()
+    with (
+        StoredFile(uri) as file,
+        # A dictionary of whole articles, and their extremes as statistics, would only cost time.
+        pq.ParquetWriter(
+            file, SCHEMA, compression="zstd", use_dictionary=[*_SMALL, "source"], write_statistics=["article_id"]
+        ) as articles,
+        pq.ParquetWriter(index, article_index.SCHEMA, compression="zstd") as entries,
+        ThreadPoolExecutor(1, thread_name_prefix="pack") as thread,
+    ):
+        writer = RawShardWriter(source, articles, entries, thread)
+        yield writer
+        writer.finish()
+    writer.file, writer.index = file, index.getvalue()
+
+
 class RawShardWriter:
-    """Writes a shard's files as the articles come, a row group at a time, so that memory does not grow with them.
+    """Writes a shard's files a row group at a time, so that memory does not grow with them.
 
     A thread of its own packs them: the next articles come meanwhile.
+
+    Attributes:
+        rows: How many articles were added.
+        file: The main file, once it is stored.
+        index: The index's content, once it is complete.
     """
 
-    def __init__(self, folder: Path, source: str) -> None:
-        """Name the files, in a scratch folder."""
-        self.articles, self.index = folder / "shard.parquet", folder / f"shard{article_index.SUFFIX}"
+    def __init__(
+        self, source: str, articles: pq.ParquetWriter, entries: pq.ParquetWriter, thread: ThreadPoolExecutor
+    ) -> None:
+        """Bind the open files, and the thread that writes to them."""
         self.rows = 0
-        self._source = source
+        self.file: StoredFile
+        self.index = b""
+        self._source, self._thread = source, thread
+        self._articles, self._index = articles, entries
         self._group: list[Article] = []
         self._group_bytes = 0
         self._entries: list[_Entry] = []
         self._writing: deque[Future[None]] = deque()
-
-    def __enter__(self) -> Self:
-        # A dictionary of whole articles, and their extremes as statistics, would only cost time.
-        self._articles = pq.ParquetWriter(
-            self.articles,
-            SCHEMA,
-            compression="zstd",
-            use_dictionary=[*_SMALL, "source"],
-            write_statistics=["article_id"],
-        )
-        self._index = pq.ParquetWriter(self.index, article_index.SCHEMA, compression="zstd")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pack")
-        return self
-
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
-        with self._thread, self._articles, self._index:
-            if failure is None:
-                self._flush()
-                self._wait(0)
 
     def add(self, outcome: Outcome) -> None:
         """Write an article, and note in the index what became of it."""
@@ -92,6 +114,11 @@ class RawShardWriter:
         full = len(self._group) >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES
         if full or len(self._entries) >= _GROUP_ENTRIES:
             self._flush()
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._flush()
+        self._wait(0)
 
     def _flush(self) -> None:
         self._wait(_GROUPS_WAITING - 1)

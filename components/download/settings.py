@@ -1,15 +1,15 @@
 """The recipe's ``download`` section."""
 
 from datetime import date
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from components.common.pmc.licences import COMMERCIAL, NONCOMMERCIAL
 from components.common.pmc.settings import PmcSettings, TransportSettings
 from components.common.section import Section
 
-COMMERCIAL = ("CC0", "CC BY", "CC BY-SA", "CC BY-ND")
-NONCOMMERCIAL = (*COMMERCIAL, "CC BY-NC", "CC BY-NC-SA", "CC BY-NC-ND")
 LICENCE_GROUPS = {"commercial": COMMERCIAL, "noncommercial": NONCOMMERCIAL, "all-open": NONCOMMERCIAL}
 
 
@@ -42,6 +42,7 @@ class PolicySettings(Section):
             raise ValueError(f"published_from={self.published_from} lies after published_to={self.published_to}")
         return self
 
+    @cached_property
     def allowed_licences(self) -> frozenset[str]:
         """Return the licence codes that may be used."""
         codes = LICENCE_GROUPS[self.licences] if isinstance(self.licences, str) else self.licences

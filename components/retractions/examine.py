@@ -66,8 +66,8 @@ def _finding(
     return Finding(
         id=f"PMC{look.number}",
         kind=kind,
-        title=said.title if said else "",
-        doi=said.doi if said else "",
+        title=(said.title or "") if said else "",
+        doi=(said.doi or "") if said else "",
         old_version=look.trained,
         new_version=look.listed,
         old_licence=_licence(then) if then else "",

@@ -28,53 +28,51 @@ def _flag(value: Any) -> Any:
     raise ValueError(f"{value!r} is neither true, false, yes nor no")
 
 
-def _text(value: Any) -> Any:
-    return "" if value is None else str(value) if isinstance(value, int) else value
-
-
 Flag = Annotated[bool, BeforeValidator(_flag)]
-Text = Annotated[str, BeforeValidator(_text)]
 
 
 class Metadata(BaseModel):
     """An article version's metadata; fields that nothing here reads are ignored."""
 
-    model_config = ConfigDict(frozen=True)
+    # A PubMed id is a number there, and text here.
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
     pmcid: str = Field(pattern=r"^PMC[1-9]\d*$")
     version: int = Field(ge=1)
-    pmid: Text = ""
-    doi: Text = ""
-    title: Text = ""
-    citation: Text = ""
+    pmid: str | None = None
+    doi: str | None = None
+    title: str | None = None
+    citation: str | None = None
     is_pmc_openaccess: Flag
     is_manuscript: Flag
     is_historical_ocr: Flag
     is_retracted: Flag
-    license_code: Text = ""
-    xml_url: Text = ""
+    license_code: str | None = None
+    xml_url: str | None = None
 
-    @property
-    def xml_md5(self) -> str:
-        """The MD5 of the XML, in hexadecimal digits; empty where there is no XML."""
-        return self._xml_address()[1]
+    def xml_address(self) -> tuple[str, str]:
+        """Return the key and the MD5 (hexadecimal digits) of the article's XML.
 
-    @property
-    def xml_key(self) -> str:
-        """The key of the XML in the bucket; empty where there is none."""
-        return self._xml_address()[0]
+        The address is another's word: only the article's own XML will do.
+
+        Raises:
+            FetchError: It is no such address.
+        """
+        found = _XML_URL.fullmatch(self.xml_url or "")
+        named = f"{self.pmcid}.{self.version}"
+        if not found or found[1] != f"{named}/{named}.xml":
+            raise FetchError(
+                "malformed-metadata", f"{key_of(self.pmcid, self.version)}: xml_url is {self.xml_url!r:.200}"
+            )
+        return found[1], found[2].lower()
 
     def published(self) -> date | None:
         """Return the day of publication as the citation gives it (the first of the month, or of the year), or None."""
-        found = list(_CITED_DATE.finditer(self.citation))
+        found = list(_CITED_DATE.finditer(self.citation or ""))
         if not found:
             return None
         year, month, day = found[-1].groups()
         return _date(int(year), _MONTHS.get(month or "", 1), int(day or 1))
-
-    def _xml_address(self) -> tuple[str, str]:
-        found = _XML_URL.fullmatch(self.xml_url)
-        return (found[1], found[2].lower()) if found else ("", "")
 
 
 def key_of(pmcid: str, version: int) -> str:
@@ -104,9 +102,6 @@ def parse_metadata(data: bytes | memoryview, pmcid: str, version: int) -> Metada
     named = f"{metadata.pmcid}.{metadata.version}"
     if named != f"{pmcid}.{version}":
         raise FetchError("malformed-metadata", f"{key_of(pmcid, version)} speaks of {named}")
-    # The address is another's word: only the article's own XML is read.
-    if metadata.xml_url and metadata.xml_key != f"{named}/{named}.xml":
-        raise FetchError("malformed-metadata", f"{key_of(pmcid, version)}: xml_url is {metadata.xml_url[:200]!r}")
     return metadata
 
 

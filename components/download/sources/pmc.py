@@ -121,8 +121,8 @@ class _Fetcher:
                 return LeftOut(article_id, reason, version, etag, metadata.model_dump_json())
             if _same_xml(known, metadata):
                 return _AsBefore(metadata, etag)
-            check = with_md5(metadata.xml_md5, metadata.xml_key)
-            xml = self._bucket.read(metadata.xml_key, check, self._settings.max_article_bytes)
+            key, md5 = metadata.xml_address()
+            xml = self._bucket.read(key, with_md5(md5, key), self._settings.max_article_bytes)
         except FetchError as error:
             return Rejected(id=article_id, reason=error.reason, detail=error.detail)
         return _judged(metadata, xml, etag, self._settings.policy)
@@ -151,20 +151,21 @@ def _judged(
     reason = why_left_out_by_xml(metadata, xml, policy)
     if reason:
         return LeftOut(metadata.pmcid, reason, metadata.version, etag, metadata.model_dump_json())
+    key, md5 = metadata.xml_address()
     return Article(
         article_id=metadata.pmcid,
         xml=xml,
-        path=metadata.xml_key,
+        path=key,
         version=metadata.version,
         pmcid=metadata.pmcid,
-        pmid=metadata.pmid,
-        doi=metadata.doi,
-        title=metadata.title,
-        licence=metadata.license_code,
+        pmid=metadata.pmid or "",
+        doi=metadata.doi or "",
+        title=metadata.title or "",
+        licence=metadata.license_code or "",
         is_manuscript=metadata.is_manuscript,
         is_historical_ocr=metadata.is_historical_ocr,
         is_retracted=metadata.is_retracted,
-        md5=metadata.xml_md5,
+        md5=md5,
         etag=etag,
         metadata=metadata.model_dump_json(),
         reused=reused,
