@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,10 +22,13 @@ class StoredFile(io.RawIOBase):
         self.uri = uri
         self.size = 0
         self._digest = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self._hashing: Future[None] | None = None
 
     @property
     def sha256(self) -> str:
         """The SHA-256 of what was written, in hexadecimal digits."""
+        self._wait()
         return self._digest.hexdigest()
 
     def __enter__(self) -> Self:
@@ -38,6 +42,7 @@ class StoredFile(io.RawIOBase):
         if failure is None:
             storage.explained("write", self.uri, self._writer.close)
         del self._writer
+        self._hasher.shutdown()
         super().close()
 
     def writable(self) -> bool:
@@ -54,8 +59,14 @@ class StoredFile(io.RawIOBase):
         Raises:
             StorageError: The store refuses (full disk, no permission, no such bucket).
         """
-        view = memoryview(data)
+        view = memoryview(bytes(data))
+        self._wait()
+        # Hashed while it is stored.
+        self._hashing = self._hasher.submit(self._digest.update, view)
         storage.explained("write", self.uri, lambda: self._writer.write(view))
-        self._digest.update(view)
         self.size += view.nbytes
         return view.nbytes
+
+    def _wait(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()

@@ -20,6 +20,7 @@ from components.common.manifest import Manifest, Rejected, Shard
 from components.common.progress import track
 from components.common.shards import finished_shard, write_shard
 from components.common.stored_file import StoredFile
+from components.common.throughput import for_throughput
 from components.download.plan import load_part
 from components.download.policy import RETRACTED
 from components.download.previous import PreviousShard
@@ -158,7 +159,7 @@ def _fetch(planned: Shard, settings: DownloadSettings) -> Shard:
     uri = storage.join(prefix, name + article_index.DATA_SUFFIX)
     with _previous(planned) as previous:
         account = _Account(previous, limit, planned.rows)
-        with raw_shard(uri, settings.source) as writer:
+        with for_throughput(), raw_shard(uri, settings.source) as writer:
             outcomes = open_source(settings).fetch(part, previous)
             for outcome in track(outcomes, planned.rows or None, label=f"Fetching {name}", unit="articles"):
                 account.add(outcome)

@@ -39,8 +39,10 @@ SCHEMA = pa.schema(
 # A row group is what a reader holds at a time.
 _GROUP_ROWS, _GROUP_BYTES, _GROUP_ENTRIES = 256, 16 << 20, 4096
 _GROUPS_WAITING = 3
+_BUFFER_BYTES = 8 << 20
 _SMALL = [name for name in SCHEMA.names if name not in ("xml", "source")]
 
+_REPEATED = ["source", "licence"]
 _FIELDS = attrgetter(*_SMALL)
 _Entry = tuple[str, int, str, str, str]  # as article_index.SCHEMA
 
@@ -61,11 +63,13 @@ def raw_shard(uri: str, source: str) -> Iterator["RawShardWriter"]:
     index = io.BytesIO()
     with (
         StoredFile(uri) as file,
-        # A dictionary of whole articles, and their extremes as statistics, would only cost time.
+        # Handing over every page would mean to wait for Python's lock as often, among all the fetching threads.
+        pa.BufferedOutputStream(pa.PythonFile(file, "w"), _BUFFER_BYTES) as sink,
+        # A dictionary of values that are all different, and the extremes of whole articles, would only cost time.
         pq.ParquetWriter(
-            file, SCHEMA, compression="zstd", use_dictionary=[*_SMALL, "source"], write_statistics=["article_id"]
+            sink, SCHEMA, compression="zstd", use_dictionary=_REPEATED, write_statistics=["article_id"]
         ) as articles,
-        pq.ParquetWriter(index, article_index.SCHEMA, compression="zstd") as entries,
+        pq.ParquetWriter(index, article_index.SCHEMA, compression="zstd", use_dictionary=["outcome"]) as entries,
         ThreadPoolExecutor(1, thread_name_prefix="pack") as thread,
     ):
         writer = RawShardWriter(source, articles, entries, thread)
@@ -122,7 +126,9 @@ class RawShardWriter:
 
     def _flush(self) -> None:
         self._wait(_GROUPS_WAITING - 1)
-        self._writing.append(self._thread.submit(self._write, self._group, self._entries))
+        # Laid out here, so that the packing thread, which has the most to do, has only that to do.
+        articles = _table(self._group, self._source) if self._group else None
+        self._writing.append(self._thread.submit(self._write, articles, _index_table(self._entries)))
         self._group, self._group_bytes, self._entries = [], 0, []
 
     def _wait(self, most: int) -> None:
@@ -130,16 +136,19 @@ class RawShardWriter:
         while len(self._writing) > most:
             self._writing.popleft().result()
 
-    def _write(self, group: list[Article], entries: list[_Entry]) -> None:
-        if group:
-            self._articles.write_table(_table(group, self._source))
-        if entries:
-            columns = dict(zip(article_index.SCHEMA.names, map(list, zip(*entries, strict=True)), strict=True))
-            self._index.write_table(pa.table(columns, schema=article_index.SCHEMA))
+    def _write(self, articles: pa.Table | None, entries: pa.Table) -> None:
+        if articles is not None:
+            self._articles.write_table(articles)
+        self._index.write_table(entries)
 
 
 def _entry(article_id: str, outcome: str, version: int = 0, etag: str = "", metadata: str = "") -> _Entry:
     return article_id, version, etag, outcome, metadata
+
+
+def _index_table(entries: list[_Entry]) -> pa.Table:
+    columns = zip(*entries, strict=True) if entries else [[] for _ in article_index.SCHEMA]
+    return pa.table(dict(zip(article_index.SCHEMA.names, map(list, columns), strict=True)), schema=article_index.SCHEMA)
 
 
 def _table(articles: list[Article], source: str) -> pa.Table:
