@@ -10,6 +10,7 @@ RECIPE   ?= tiny
 SOURCE   ?=
 ARTICLES ?=
 SET      ?=
+MODEL    ?= pmc-llama-tiny
 PORT     ?= 5000
 PMC_HOME ?= .pmc
 OUTPUT   ?= build/pipeline.yaml
@@ -21,11 +22,11 @@ BIN  := $(VENV)/bin
 READY := $(VENV)/.ready
 settings := $(if $(SOURCE),--set download.source=$(SOURCE)) $(if $(ARTICLES),--set 'download.articles=$(ARTICLES)') $(foreach pair,$(SET),--set '$(pair)')
 
-.PHONY: help setup constraints run recipes settings compile test lint format bench ui clean distclean
+.PHONY: help setup constraints run retractions recipes settings compile test lint format bench ui clean distclean
 
 help: ## Print this help
-	@awk 'BEGIN {FS = ":.*## "; print "Targets:"} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: RECIPE=$(RECIPE) SOURCE= ARTICLES= SET='train.epochs=3 ...' PMC_HOME=$(PMC_HOME) PORT=$(PORT)"
+	@awk 'BEGIN {FS = ":.*## "; print "Targets:"} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Variables: RECIPE=$(RECIPE) SOURCE= ARTICLES= MODEL=$(MODEL) SET='train.epochs=3 ...' PMC_HOME=$(PMC_HOME) PORT=$(PORT)"
 
 setup: $(READY) ## Make the virtual environment, if it is missing or older than constraints.txt
 
@@ -43,8 +44,11 @@ constraints: ## Pin the whole tree anew, within pyproject.toml's bounds
 	{ echo "# The whole tree that a fresh install takes, made by \`make constraints\`; pyproject.toml holds the bounds."; \
 	  build/constraints/bin/python -m pip freeze --exclude pmc-llama-pipeline | sed 's/^\(torch==[0-9.]*\).*/\1/'; } > constraints.txt
 
-run: $(READY) ## Run the pipeline here: make run [RECIPE=tiny] [SOURCE=files ARTICLES=folder] [SET='key=value ...']
+run: $(READY) ## Run the pipeline here: make run [RECIPE=tiny] [SOURCE=pmc] [SOURCE=files ARTICLES=folder] [SET='key=value ...']
 	@$(BIN)/python -m pipelines run --recipe $(RECIPE) $(settings)
+
+retractions: $(READY) ## Say which articles a registered model learned from were retracted since: make retractions MODEL=name
+	@$(BIN)/python -m pipelines retractions --model $(MODEL) --recipe $(RECIPE) $(settings)
 
 recipes: $(READY) ## List the recipes
 	@$(BIN)/python -m pipelines recipes
@@ -69,8 +73,10 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure: make bench [ARTICLES=archive of JATS files]
+bench: $(READY) ## Measure: make bench [ARTICLES=archive of JATS files]; the download needs nginx
 	$(BIN)/python -m benchmarks $(if $(ARTICLES),--articles $(ARTICLES))
+	$(BIN)/python -m benchmarks.download $(if $(ARTICLES),--source $(ARTICLES))
+	$(BIN)/python -m benchmarks.inventory
 
 ui: $(READY) ## Open MLflow's pages on http://127.0.0.1:PORT
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(PMC_HOME))/mlflow.db --port $(PORT) --workers 1

@@ -61,7 +61,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--articles", type=int, default=20_000)
     parser.add_argument("--boto3-articles", type=int, default=5_000, help="fewer for boto3, which takes far longer")
-    parser.add_argument("--per-shard", type=int, default=2_000, help="this downloader's articles_per_shard")
+    parser.add_argument("--per-shard", type=int, default=10_000, help="this downloader's articles_per_shard")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS], default=[*CONTENDERS])
     parser.add_argument("--source", type=Path, help="archive of JATS articles to make texts of (default: the sample)")

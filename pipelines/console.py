@@ -94,7 +94,7 @@ def _result(group: list[StepResult]) -> str:
         for key, value in result.numbers.items():
             summed = key not in _NOT_SUMMED and len(group) > 1
             totals[key] = totals.get(key, 0) + value if summed else value
-    shown = [(key, totals[key]) for key in _SHOWN if key in totals and (totals[key] or key != "rejected")]
+    shown = [(key, totals[key]) for key in _SHOWN if key in totals and (totals[key] or key not in _SHOWN_IF_ANY)]
     return ", ".join(f"{_SHOWN[key]} {_format(value)}" for key, value in shown)
 
 
@@ -122,6 +122,7 @@ def _where(registration: dict[str, Any]) -> list[str]:
 
 
 _MEASURES = {"perplexity": "Held-out perplexity", "pubmedqa": "PubMedQA", "medmcqa": "MedMCQA", "medqa": "MedQA-USMLE"}
+_SHOWN_IF_ANY = {"rejected", "not_sampled", "new", "changed", "unchanged", "removed"}
 _NOT_SUMMED = {"perplexity", "mean_tokens_per_second"}
 _SHOWN = {
     "listed": "listed",
@@ -131,6 +132,11 @@ _SHOWN = {
     "tokens": "tokens",
     "dropped": "dropped",
     "rejected": "rejected",
+    "new": "new",
+    "changed": "changed",
+    "unchanged": "as before",
+    "removed": "removed since",
+    "not_sampled": "not sampled",
     "train_tokens": "training tokens",
     "validation_tokens": "held-out tokens",
     "questions_pubmedqa_test": "PubMedQA",

@@ -82,7 +82,7 @@ def write_stream(uri: str, chunks: Iterator[bytes]) -> None:
 
 def open_writer(uri: str) -> "WritableFile":
     """Open a file of the store for writing; it appears when it is closed."""
-    return _attempt("write", uri, lambda store, key: obstore.open_writer(store, key))
+    return _attempt("write", uri, lambda store, key: obstore.open_writer(store, key, max_concurrency=4))
 
 
 def exists(uri: str) -> bool:
