@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -58,7 +58,7 @@ def write(uri: str, data: bytes) -> None:
     _attempt("write", uri, lambda store, key: obstore.put(store, key, data))
 
 
-def read_stream(uri: str) -> Iterator[bytes]:
+def read_stream(uri: str) -> Generator[bytes, None, None]:
     """Yield the bytes stored at ``uri``, a chunk at a time.
 
     Raises:
@@ -67,17 +67,6 @@ def read_stream(uri: str) -> Iterator[bytes]:
     chunks = _attempt("read", uri, lambda store, key: iter(obstore.get(store, key).stream(min_chunk_size=_CHUNK_BYTES)))
     while (chunk := explained("read", uri, lambda: next(chunks, None))) is not None:
         yield bytes(chunk)
-
-
-def write_stream(uri: str, chunks: Iterator[bytes]) -> None:
-    """Store what the chunks make at ``uri``, whole or not at all, with a few of them in memory.
-
-    The chunks must not come from obstore directly: it pulls them from inside its own runtime.
-
-    Raises:
-        StorageError: The store refuses.
-    """
-    _attempt("write", uri, lambda store, key: obstore.put(store, key, chunks))
 
 
 def open_writer(uri: str) -> "WritableFile":

@@ -7,8 +7,7 @@ the model; a file that arrived is not fetched again.
 import logging
 import math
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from pydantic import ValidationError
 
@@ -17,9 +16,10 @@ from components.common.errors import StorageError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
 from components.common.progress import track
+from components.common.stored_file import StoredFile
 from components.download.model_files import SAFETENSORS, chosen_files
 from components.download.model_places import open_place
-from components.download.remote_file import Receipt, RemoteFile, checked
+from components.download.remote_file import RemoteFile, checked
 from components.download.safetensors_header import with_checked_header
 from components.download.settings import DownloadSettings
 
@@ -76,26 +76,15 @@ def _store_all(files: list[RemoteFile], folder: str) -> list[Shard]:
 
 
 def _store(file: RemoteFile, folder: str) -> Shard:
-    uri = storage.join(folder, "model", file.name)
-    receipt = Receipt()
-    chunks = checked(file, receipt)
-    if file.name.endswith(SAFETENSORS):
-        chunks = with_checked_header(file, chunks)
+    content = with_checked_header(file, checked(file)) if file.name.endswith(SAFETENSORS) else checked(file)
     mebibytes = math.ceil(file.size / _MEBIBYTE) if file.size else None
-    storage.write_stream(uri, track(_read_ahead(chunks), mebibytes, f"Fetching {file.name}", "MiB"))
-    shard = Shard(name=file.name, uri=uri, rows=1, bytes=receipt.size, sha256=receipt.sha256)
+    with closing(content) as chunks, StoredFile(storage.join(folder, "model", file.name)) as stored:
+        for chunk in track(chunks, mebibytes, f"Fetching {file.name}", "MiB"):
+            stored.write(chunk)
+    shard = Shard(name=file.name, uri=stored.uri, rows=1, bytes=stored.size, sha256=stored.sha256)
     # Outside the model's folder: there it would look like one of its files.
     storage.write(storage.join(folder, "files", f"{file.name}.json"), shard.model_dump_json(indent=1).encode())
     return shard
-
-
-def _read_ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Read in a thread of its own: obstore asks for the next chunk from within its runtime, where it cannot read."""
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-        ahead = pool.submit(next, chunks, None)
-        while (chunk := ahead.result()) is not None:
-            ahead = pool.submit(next, chunks, None)
-            yield chunk
 
 
 def _finished(folder: str) -> dict[str, Shard]:

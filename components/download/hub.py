@@ -7,7 +7,7 @@ disk; a pod has no room for a model there, so a file's bytes pass through here s
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -112,7 +112,7 @@ def _listed(info: object) -> tuple[str, list[RepoSibling]]:
     return info.sha, list(info.siblings or [])
 
 
-def _read(url: str, what: str, endpoint: str, transport: TransportSettings) -> Iterator[bytes]:
+def _read(url: str, what: str, endpoint: str, transport: TransportSettings) -> Generator[bytes, None, None]:
     """Yield a file's bytes; a connection that breaks is opened again where it broke."""
     timeout = httpx.Timeout(transport.read_timeout_seconds, connect=transport.connect_timeout_seconds)
     done = tries = 0

@@ -1,11 +1,12 @@
 """A file that is fetched as a stream, and checked against what its source says of it while it passes."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
 
 from components.common.errors import InputError
+from components.common.fingerprint import sha256_bytes
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class RemoteFile:
 
     name: str
     place: str
-    read: Callable[[], Iterator[bytes]]
+    read: Callable[[], Generator[bytes, None, None]]
     size: int | None = None
     sha256: str = ""
     git_blob: str = ""
@@ -36,37 +37,27 @@ class RemoteFile:
         return self.sha256 or self.git_blob or (f"{self.size} {self.etag}" if self.etag else self.place)
 
 
-@dataclass
-class Receipt:
-    """What has come of a file so far."""
-
-    size: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    @property
-    def sha256(self) -> str:
-        """As 64 hexadecimal digits."""
-        return self.digest.hexdigest()
-
-
-def checked(file: RemoteFile, receipt: Receipt) -> Iterator[bytes]:
-    """Yield the file's bytes, and note them in the receipt.
+def checked(file: RemoteFile) -> Generator[bytes, None, None]:
+    """Yield the file's bytes.
 
     The error comes after the last byte, so a store that takes the stream whole or not at all never keeps a wrong file.
 
     Raises:
         InputError: It has another size or another hash than its source says.
     """
+    size, sha256 = 0, hashlib.sha256()
     git_blob = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
-    for chunk in file.read():
-        receipt.digest.update(chunk)
-        receipt.size += len(chunk)
-        git_blob.update(chunk)
-        yield chunk
-    if file.size is not None and receipt.size != file.size:
-        raise InputError(f"{file.place} has {file.size:,} bytes and {receipt.size:,} came; fetch it again.")
-    if file.sha256 and receipt.sha256 != file.sha256:
-        raise InputError(_differs(file, "SHA-256", receipt.sha256, file.sha256))
+    # Closed here and now: a connection that is left to the garbage collector is closed at any time, in any thread.
+    with closing(file.read()) as chunks:
+        for chunk in chunks:
+            size += len(chunk)
+            sha256.update(chunk)
+            git_blob.update(chunk)
+            yield chunk
+    if file.size is not None and size != file.size:
+        raise InputError(f"{file.place} has {file.size:,} bytes and {size:,} came; fetch it again.")
+    if file.sha256 and sha256.hexdigest() != file.sha256:
+        raise InputError(_differs(file, "SHA-256", sha256.hexdigest(), file.sha256))
     if file.git_blob and file.size is not None and git_blob.hexdigest() != file.git_blob:
         raise InputError(_differs(file, "git object id", git_blob.hexdigest(), file.git_blob))
 
@@ -77,8 +68,9 @@ def fetch(file: RemoteFile) -> tuple[bytes, str]:
     Raises:
         InputError: As :func:`checked`.
     """
-    receipt = Receipt()
-    return b"".join(checked(file, receipt)), receipt.sha256
+    with closing(checked(file)) as chunks:
+        content = b"".join(chunks)
+    return content, sha256_bytes(content)
 
 
 def _differs(file: RemoteFile, kind: str, seen: str, expected: str) -> str:

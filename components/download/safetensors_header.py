@@ -6,7 +6,8 @@ The format: 8 bytes little-endian with the header's length, the header as JSON (
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 
 from components.common.errors import InputError
 from components.download.remote_file import RemoteFile
@@ -16,22 +17,23 @@ _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
 
 
-def with_checked_header(file: RemoteFile, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the chunks; refuse a file whose length is not what its header says, if possible before the data comes.
+def with_checked_header(file: RemoteFile, content: Generator[bytes, None, None]) -> Generator[bytes]:
+    """Yield the content; refuse a file whose length is not what its header says, if possible before the data comes.
 
     Raises:
         InputError: It is cut short, has more than its header says, or has no safetensors header.
     """
     head, expected, size = bytearray(), None, 0
-    for chunk in chunks:
-        size += len(chunk)
-        if expected is None:
-            head += chunk
-            expected = _expected_size(bytes(head), file)
-            if expected is not None:
-                head.clear()
-                _compare(file, expected, file.size)
-        yield chunk
+    with closing(content) as chunks:
+        for chunk in chunks:
+            size += len(chunk)
+            if expected is None:
+                head += chunk
+                expected = _expected_size(bytes(head), file)
+                if expected is not None:
+                    head.clear()
+                    _compare(file, expected, file.size)
+            yield chunk
     if expected is None:
         raise InputError(f"{file.place} is cut short: it ends after {size:,} bytes, within its header; fetch it again.")
     _compare(file, expected, size)
