@@ -1,0 +1,76 @@
+"""PubMed Central's bucket through the whole pipeline, a later inventory, and the watch that follows a model."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from pipeline_helpers import QUICK, ROOT, manifests, run
+
+from tests.fault_server import FaultServer
+from tests.pmc_bucket import PlantedArticle, realistic_bucket
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+COMMERCIAL = {"CC0", "CC BY", "CC BY-SA", "CC BY-ND"}
+
+
+def test_every_count_is_the_planted_one_and_a_later_retraction_is_found(tmp_path: Path) -> None:
+    bucket = realistic_bucket(tmp_path / "bucket", 90, seed=4)
+    bucket.write_inventory("2026-08-25T01-00Z")
+    bucket.write_inventory("2026-08-26T01-00Z", corrupt="missing file")
+    home = tmp_path / "home"
+    with FaultServer(bucket.folder) as server:
+        env = {"PMC_OA_ENDPOINT_URL": server.endpoint}
+        settings = (*QUICK, "download.source=pmc", "train.epochs=1", "preprocess.deduplicate.jaccard=1.0")
+        done = run(home, *settings, env=env)
+        assert done.code == 0, done.output
+
+        (corpus,) = manifests(home / "store", "corpus")
+        reasons = Counter(_reason(article) for article in bucket.listed())
+        fetched = reasons.pop("")
+        assert corpus.totals["listed"] == 90
+        assert {reason: corpus.dropped[reason] for reason in reasons} == reasons
+        assert corpus.totals["kept"] + sum(corpus.dropped.values()) + len(corpus.rejected) == 90
+        assert fetched >= corpus.totals["kept"] > 20
+        retracted = [f"PMC{article.pmcid}" for article in bucket.listed() if article.retracted]
+        assert corpus.extra["retracted"] == sorted(retracted)
+
+        trained = [name for shard in corpus.shards if shard.stats["split"] == "train" for name in _ids(shard.uri)]
+        victim = trained[0]
+        bucket.update(int(victim.removeprefix("PMC")), retracted=True)
+        bucket.write_inventory("2026-08-27T01-00Z")
+        command = [sys.executable, "-m", "pipelines", "retractions", "--model", "pmc-llama-tiny", "--home", str(home)]
+        watch = subprocess.run(command, cwd=ROOT, env=_environment(env), capture_output=True, text=True)
+        assert watch.returncode == 3, watch.stderr
+        assert victim in watch.stdout
+
+        again = run(home, *settings, env=env)
+        assert again.code == 0, again.output
+        newer = next(each for each in manifests(home / "store", "corpus") if each.fingerprint != corpus.fingerprint)
+        assert newer.extra["retracted"] == sorted([*retracted, victim])
+        assert newer.totals["kept"] == corpus.totals["kept"] - 1
+        assert "removed since 1" in again.output
+
+
+def _reason(article: PlantedArticle) -> str:
+    if article.retracted:
+        return "retracted"
+    if not article.open_access:
+        return "not-open-access"
+    if article.licence not in COMMERCIAL:
+        return "licence"
+    return "historical-ocr" if article.historical_ocr else ""
+
+
+def _ids(uri: str) -> list[str]:
+    path = Path(uri.removeprefix("file://")).with_suffix(".ids.json")
+    names: list[str] = json.loads(path.read_text())
+    return names
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, "COLUMNS": "160", **more}
