@@ -122,7 +122,7 @@ def _where(registration: dict[str, Any]) -> list[str]:
 
 
 _MEASURES = {"perplexity": "Held-out perplexity", "pubmedqa": "PubMedQA", "medmcqa": "MedMCQA", "medqa": "MedQA-USMLE"}
-_SHOWN_IF_ANY = {"rejected", "not_sampled", "new", "changed", "unchanged", "removed"}
+_SHOWN_IF_ANY = {"rejected", "not_sampled", "new", "changed", "unchanged", "removed_since"}
 _NOT_SUMMED = {"perplexity", "mean_tokens_per_second"}
 _SHOWN = {
     "listed": "listed",
@@ -135,7 +135,7 @@ _SHOWN = {
     "new": "new",
     "changed": "changed",
     "unchanged": "as before",
-    "removed": "removed since",
+    "removed_since": "removed since",
     "not_sampled": "not sampled",
     "train_tokens": "training tokens",
     "validation_tokens": "held-out tokens",

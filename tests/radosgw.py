@@ -24,6 +24,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from tests.ports import free_ports
+
 PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/bin", "/usr/sbin"))
 
@@ -83,7 +85,7 @@ def start_radosgw(folder: Path, bucket: str = "articles") -> Iterator[Gateway]:
 class _Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.http_port, self._new_port, self._old_port = _free_ports(3)
+        self.http_port, self._new_port, self._old_port = free_ports(3)
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._id = str(uuid.uuid4())
         (folder / "mon").mkdir(parents=True)
@@ -183,11 +185,3 @@ class _Cluster:
             rgw thread pool size = 64
         """
         return textwrap.dedent(lines).lstrip()
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

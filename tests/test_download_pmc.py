@@ -237,11 +237,11 @@ def test_a_later_inventory_fetches_only_what_is_new_or_changed(server: FaultServ
 
     second = download(store, articles_per_shard=10)
     assert second.plan.totals["articles"] == 40
-    assert {name: second.total(name) for name in ("new", "changed", "unchanged", "removed")} == {
+    assert {name: second.total(name) for name in ("new", "changed", "unchanged", "removed_since")} == {
         "new": 1,
         "changed": 1,
         "unchanged": 36,
-        "removed": 3,
+        "removed_since": 3,
     }
     assert {each["id"]: each["reason"] for each in second.listed_under("removed")} == {
         "PMC2": "retracted",
@@ -294,7 +294,7 @@ def test_twice_as_many_shards_take_their_articles_from_the_former_ones(server: F
     finer = download(store, articles_per_shard=10)
     assert len(finer.shards) == 4
     assert len(finer.ids) == finer.total("unchanged") == 40
-    assert finer.total("removed") == 0
+    assert finer.total("removed_since") == 0
     assert not [key for key in server.keys() if "inventory" not in key]
 
 

@@ -56,7 +56,7 @@ def fetch_shard(plan: Manifest, name: str, settings: DownloadSettings) -> Manife
     shard = finished_shard(planned.stats["prefix"], name)
     if shard:
         log.info("%s is there already (%d articles)", name, shard.rows)
-        changes = {"new": 0, "changed": 0, "unchanged": shard.rows, "removed": 0}
+        changes = {"new": 0, "changed": 0, "unchanged": shard.rows, "removed_since": 0}
     else:
         shard = _fetch(planned, settings)
         changes = shard.stats["changes"]
@@ -123,7 +123,7 @@ class _Account:
             "retracted": self.retracted,
             "removed": self.removed,
             "changes": {name: self.changes[name] for name in ("new", "changed", "unchanged")}
-            | {"removed": len(self.removed)},
+            | {"removed_since": len(self.removed)},
         }
 
     def _fetched(self, article: Article) -> None:
@@ -202,5 +202,5 @@ def _log(name: str, account: _Account, shard: Shard) -> None:
     log.info(
         "%s: %d of %d articles (%d new, %d changed, %d as before); %d left out, %d failed, %d removed since",
         *(name, shard.rows, account.listed, changes["new"], changes["changed"], changes["unchanged"]),
-        *(sum(account.dropped.values()), len(account.rejected), changes["removed"]),
+        *(sum(account.dropped.values()), len(account.rejected), changes["removed_since"]),
     )
