@@ -27,6 +27,8 @@ def build_pipeline(defaults: Recipe) -> Any:
     Whatever happens, the last step writes the run's summary.
     """
     values = defaults.arguments()
+    # Where nobody says which state the source is in, such as the newest inventory, the plan must look each time.
+    must_look = defaults.download.source != "sample" and not defaults.download.version
 
     @dsl.pipeline(name=PIPELINE_NAME, description="Continue a LLaMA on medical articles, evaluate it, register it.")
     def pmc_llama(
@@ -41,6 +43,8 @@ def build_pipeline(defaults: Recipe) -> Any:
 
         with dsl.ExitHandler(summary, name="PMC-LLaMA"):
             plan = named(plan_download(download=download), "Plan the download")
+            if must_look:
+                plan.set_caching_options(False)
             benchmarks = named(download_benchmarks(download=download), "Fetch the benchmarks")
             base_model = named(download_base_model(download=download), "Fetch the base model")
 

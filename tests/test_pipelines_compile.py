@@ -18,6 +18,7 @@ SECRETS = {
     "MLFLOW_TRACKING_URI": "postgresql://user:sentinel-password@db/mlflow",
     "MLFLOW_TRACKING_TOKEN": "sentinel-token",
     "HF_TOKEN": "sentinel-hub-token",
+    "S2_API_KEY": "sentinel-s2-key",
     "PMC_STORE_URI": "s3://sentinel-bucket/x",
 }
 
@@ -55,3 +56,17 @@ def test_every_step_has_a_name_a_person_understands(tmp_path: Path) -> None:
 
 def test_no_step_installs_anything_when_it_starts(tmp_path: Path) -> None:
     assert "pip install" not in compile_pipeline(load_recipe("tiny"), tmp_path / "p.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "cached"),
+    [("tiny", (), True), ("paper", (), False), ("paper", ("download.version=2026-11-20",), True)],
+)
+def test_the_plan_is_cached_only_where_the_state_of_the_source_is_known(
+    name: str, settings: tuple[str, ...], cached: bool, tmp_path: Path
+) -> None:
+    path = compile_pipeline(load_recipe(name, settings), tmp_path / "p.yaml")
+    document = next(yaml.safe_load_all(path.read_text()))
+    dags = [document["root"]["dag"], *(c["dag"] for c in document["components"].values() if "dag" in c)]
+    (plan,) = [task for dag in dags for name, task in dag["tasks"].items() if name == "plan-download"]
+    assert plan["cachingOptions"].get("enableCache", False) is cached

@@ -1,5 +1,6 @@
 """Recipes, their overrides, and what is said about wrong ones."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,11 @@ def test_every_setting_has_a_meaning() -> None:
 
     assert [key for key, _, meaning in describe_settings() if not meaning] == []
     assert "preprocess.tokenize.validation_fraction" in setting_keys()
+
+
+def test_a_date_is_text_where_text_is_wanted_and_a_date_where_a_date_is() -> None:
+    keys = ("download.s2orc.release=2026-11-10", "download.policy.published_from=2010-01-31")
+    download = load_recipe("paper", keys).download
+    assert download.s2orc.release == "2026-11-10"
+    assert download.policy.published_from == date(2010, 1, 31)
+    assert load_recipe("paper", keys).arguments()["download"]["policy"]["published_from"] == "2010-01-31"

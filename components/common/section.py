@@ -1,5 +1,6 @@
 """The base of every section of a recipe."""
 
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -20,7 +21,12 @@ class Section(BaseModel):
     def _read_none(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        return {key: None if value == NONE else value for key, value in data.items()}
+        return {key: _as_meant(value) for key, value in data.items()}
+
+
+def _as_meant(value: Any) -> Any:
+    # YAML makes a date of 2026-11-20; a field that wants one reads it from text too, and others want the text.
+    return None if value == NONE else value.isoformat() if isinstance(value, date) else value
 
 
 def without_nulls(data: Any) -> Any:
