@@ -1,6 +1,7 @@
 """Reading many small objects: order, retries and their budget, throttling."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +144,16 @@ def test_a_server_that_throttles_every_thread_at_once_holds_nobody_up_for_ever(s
     reader = transport(server)
     keys = [f"{number}.txt" for number in range(60)]
     assert len(list(reader.map(lambda key: reader.get(key, bytes), keys))) == 60
+
+
+def test_whoever_gives_up_does_not_wait_for_what_is_still_being_tried(server: FaultServer) -> None:
+    server.fault(r"^[1-9]", "slow_down")
+    reader = transport(server, QUICK.model_copy(update={"longest_backoff_seconds": 60}))
+    began = time.monotonic()
+    results = reader.map(lambda key: reader.get(key, bytes), [f"{number}.txt" for number in range(60)])
+    assert next(results) == b"object 0"
+    time.sleep(0.5)
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 5
+    server.heal()
+    assert list(reader.map(lambda key: reader.get(key, bytes), ["7.txt"])) == [b"object 7"]

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, wait_random_exponential
 
 from components.common.pmc.settings import TransportSettings
 
@@ -53,10 +53,13 @@ class Transport:
         self.store, self._settings = store, settings
         self.throttle = Throttle(settings.concurrency)
         self.requests = self.retries = 0
+        # Set when nobody waits for the results any more.
+        self._abandoned = threading.Event()
         self._retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, FetchError) and error.retry),
             wait=wait_random_exponential(multiplier=0.1, max=settings.longest_backoff_seconds),
             stop=self._give_up,
+            sleep=sleep_using_event(self._abandoned),
             reraise=True,
         )
 
@@ -98,14 +101,19 @@ class Transport:
         waiting: deque[Future[list[_R]]] = deque()
         threads = threads or self._settings.concurrency
         rest = iter(items)
+        self._abandoned.clear()
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             try:
                 while taken := list(islice(rest, batch)):
-                    waiting.append(pool.submit(_work_on, work, taken))
+                    waiting.append(pool.submit(self._work_on, work, taken))
                     if len(waiting) >= threads + threads // 2:
                         yield from waiting.popleft().result()
                 while waiting:
                     yield from waiting.popleft().result()
+            except BaseException:
+                # The threads must not go on trying for minutes what nobody wants any more.
+                self._abandoned.set()
+                raise
             finally:
                 for future in waiting:
                     future.cancel()
@@ -122,10 +130,13 @@ class Transport:
         finally:
             self.throttle.answered(request, throttled)
 
+    def _work_on(self, work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
+        return [work(item) for item in items if not self._abandoned.is_set()]
+
     def _give_up(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         attempts = state.fn
-        if not isinstance(error, FetchError) or not isinstance(attempts, _Attempts):
+        if not isinstance(error, FetchError) or not isinstance(attempts, _Attempts) or self._abandoned.is_set():
             return True
         if error.throttled:
             return (state.seconds_since_start or 0) > _PATIENCE_SECONDS
@@ -191,10 +202,6 @@ class Throttle:
                 self.limit, self._cut_at = max(1.0, self.limit / 2), time.monotonic()
                 log.info("The server asks to slow down: at most %d requests at a time", self.limit)
             self._changed.notify_all()
-
-
-def _work_on(work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
-    return [work(item) for item in items]
 
 
 def with_md5(expected: str, key: str) -> Callable[[memoryview], memoryview]:

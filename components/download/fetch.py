@@ -88,7 +88,6 @@ class _Account:
     retracted: list[str] = field(default_factory=list)
     changes: Counter[str] = field(default_factory=Counter)
     removed: list[dict[str, str]] = field(default_factory=list)
-    _seen: int = 0
 
     def add(self, outcome: Outcome) -> None:
         self.listed += 1
