@@ -839,7 +839,7 @@ def test_the_environments_proxy_is_used_and_its_exceptions_are_not(
 
 
 def test_max_articles_is_refused_before_anything_is_asked(service: Service) -> None:
-    with pytest.raises(InputError, match=r"max_articles=5 .* set download\.sample_fraction instead"):
+    with pytest.raises(InputError, match=r"max_articles=5 .* download\.sample_fraction in its place"):
         source(max_articles=5)
     assert service.seen == []
 

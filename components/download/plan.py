@@ -56,7 +56,7 @@ def plan_download(settings: DownloadSettings, output_root: str) -> Manifest:
         inputs=planned.inputs,
         settings=settings.model_dump(mode="json", exclude={"version"}),
         shards=shards,
-        totals={"articles": planned.articles, **planned.totals},
+        totals={**({"articles": planned.articles} if planned.articles else {}), **planned.totals},
         extra=planned.extra,
     )
 

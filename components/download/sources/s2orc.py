@@ -46,7 +46,7 @@ class S2orcSource:
         if settings.max_articles is not None:
             raise InputError(
                 f"download.max_articles={settings.max_articles} cannot be used with source=s2orc, whose ids are only "
-                "known once it is read; set download.sample_fraction instead."
+                "known once it is read; set download.max_articles=null, and download.sample_fraction in its place."
             )
         self.settings = settings
         self.api = DatasetsApi(settings.transport)
