@@ -38,6 +38,7 @@ def test_every_count_is_the_planted_one_and_a_later_retraction_is_found(tmp_path
         assert fetched >= corpus.totals["kept"] > 20
         retracted = [f"PMC{article.pmcid}" for article in bucket.listed() if article.retracted]
         assert corpus.extra["retracted"] == sorted(retracted)
+        assert corpus.extra["origins"] == [{"inventory": "2026-08-25T01-00Z", "source": "pmc"}]
 
         trained = [name for shard in corpus.shards if shard.stats["split"] == "train" for name in _ids(shard.uri)]
         victim = trained[0]

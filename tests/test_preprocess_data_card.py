@@ -110,3 +110,13 @@ def test_a_corpus_that_lost_nothing_has_a_card_too(tmp_path: Path) -> None:
     assert "Could not be read" not in page
     assert "4 without a year" in page
     assert Tags(page).open == []
+
+
+def test_the_sources_are_acknowledged_as_their_terms_ask_for(made: tuple[Manifest, Manifest]) -> None:
+    corpus, deduplicated = made
+    origins = [{"source": "pmc", "inventory": "2026-08-25T01-00Z"}, {"source": ATTACK}]
+    page = render_data_card(corpus.model_copy(update={"extra": corpus.extra | {"origins": origins}}), deduplicated)
+    assert "Courtesy of the U.S. National Library of Medicine" in page
+    assert "[inventory of 2026-08-25T01-00Z]" in page
+    assert ESCAPED in page
+    assert ATTACK not in page

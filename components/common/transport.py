@@ -216,6 +216,11 @@ def with_md5(expected: str, key: str) -> Callable[[memoryview], memoryview]:
     return check
 
 
+def first_words(text: str) -> str:
+    """Return what a person can use of an error's text: one line, without the client's own debugging."""
+    return " ".join(text.partition("Debug source:")[0].split())[:300]
+
+
 def _read(store: ObjectStore, key: str, most_bytes: int) -> memoryview:
     try:
         result = obstore.get(store, key)
@@ -228,8 +233,8 @@ def _read(store: ObjectStore, key: str, most_bytes: int) -> memoryview:
 
 def _classified(key: str, error: Exception) -> FetchError:
     """Tell what an error of the client means; obstore gives the status of an answer only in its text."""
-    text = " ".join(str(error).split())
-    detail = f"{key}: {text[:300]}"
+    text = str(error)
+    detail = f"{key}: {first_words(text)}"
     if isinstance(error, NotFoundError | FileNotFoundError):
         return FetchError("missing", f"there is no {key}")
     if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):

@@ -71,7 +71,11 @@ def fetch_shard(plan: Manifest, name: str, settings: DownloadSettings) -> Manife
         totals={"listed": shard.stats["listed"], "articles": shard.rows, **changes},
         dropped=shard.stats["dropped"],
         rejected=[Rejected(**entry) for entry in shard.stats["rejected"]],
-        extra={"retracted": shard.stats["retracted"], "removed": shard.stats["removed"]},
+        extra={
+            "retracted": shard.stats["retracted"],
+            "removed": shard.stats["removed"],
+            "origin": {"source": settings.source, **plan.extra},
+        },
     )
 
 

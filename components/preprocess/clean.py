@@ -57,6 +57,7 @@ def _after_download(shard: Shard, raw: Manifest) -> Shard:
         "rejected": [*rejected, *shard.stats["rejected"]],
         "raw_uri": raw.shards[0].uri,
         "retracted": raw.extra.get("retracted", []),
+        "origin": raw.extra.get("origin", {}),
     }
     return shard.model_copy(update={"stats": stats})
 

@@ -2,6 +2,7 @@
 
 import heapq
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from components.common import storage
@@ -33,8 +34,9 @@ def assemble_corpus(
     Returns:
         Manifest of kind "corpus". `extra` holds `dtype`, `vocab_size`, `tokenizer_sha256` and `splits` (shards,
         documents and tokens of each), and for the data card `counts` (licences, languages, years, article types),
-        `lengths`, `encoders` and `samples`; `raw_shards` (URIs) and `retracted` (ids left out, or used by
-        choice) tell where the articles come from. Shards without a document are left out.
+        `lengths`, `encoders` and `samples`; `raw_shards` (URIs), `origins` (source, inventory or release) and
+        `retracted` (ids left out, or used by choice) tell where the articles come from. Shards without a
+        document are left out.
 
     Raises:
         InputError: A shard is missing or comes from another run or tokenizer, or a split would be empty.
@@ -148,8 +150,13 @@ def _origin(deduplicated: Manifest) -> dict[str, Any]:
     stats = [shard.stats for shard in deduplicated.shards]
     return {
         "raw_shards": [each["raw_uri"] for each in stats if each.get("raw_uri")],
+        "origins": _distinct(each["origin"] for each in stats if each.get("origin")),
         "retracted": sorted(article_id for each in stats for article_id in each.get("retracted", [])),
     }
+
+
+def _distinct(origins: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return [dict(pairs) for pairs in sorted({tuple(sorted(origin.items())) for origin in origins})]
 
 
 def _check_account(corpus: Manifest) -> None:

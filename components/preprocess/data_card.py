@@ -28,6 +28,27 @@ _REASONS = {
     "too-long": "too many words",
     "low-alphabetic": "too many words without a letter",
     "repetitive": "too much of it is repeated",
+    "retracted": "retracted; the ids stay in the manifest",
+    "not-open-access": "in PubMed Central, but not open access",
+    "licence": "a licence that the policy does not allow",
+    "manuscript": "an author manuscript",
+    "historical-ocr": "read from scanned pages",
+    "publication-date": "published outside the dates of the policy",
+    "undated": "no day of publication is known",
+    "no-xml": "no XML is offered",
+    "no-pmc-id": "a record that is not in PubMed Central",
+    "no-text": "a record without text",
+    "no-body": "a record of which only the front matter is known",
+    "not-sampled": "outside the sample",
+}
+_ACKNOWLEDGEMENTS = {
+    "pmc": "Courtesy of the U.S. National Library of Medicine. PMC Open Access Subset [Internet]. Bethesda (MD): "
+    "National Library of Medicine. 2003 - [inventory of {inventory}]. Available from "
+    "https://pmc.ncbi.nlm.nih.gov/tools/openftlist/. Each article has a licence of its own.",
+    "s2orc": "S2ORC: The Semantic Scholar Open Research Corpus (Lo et al., ACL 2020), release {release}, under "
+    "ODC-By 1.0.",
+    "sample": "Synthetic articles, bundled with this pipeline.",
+    "files": "Articles that were given as files.",
 }
 
 
@@ -58,6 +79,7 @@ def render_data_card(corpus: Manifest, deduplicated: Manifest) -> str:
     return environment.get_template("data_card.html.j2").render(
         corpus=corpus,
         totals=corpus.totals,
+        origins=[_acknowledgement(origin) for origin in corpus.extra.get("origins", [])],
         splits=corpus.extra["splits"],
         funnel=_funnel(corpus, deduplicated),
         dropped=_dropped(corpus),
@@ -72,6 +94,11 @@ def render_data_card(corpus: Manifest, deduplicated: Manifest) -> str:
         filtered=_filtered(deduplicated),
         samples=corpus.extra["samples"],
     )
+
+
+def _acknowledgement(origin: Mapping[str, str]) -> str:
+    """Name the source as its terms ask for it."""
+    return _ACKNOWLEDGEMENTS.get(origin["source"], origin["source"]).format_map(origin)
 
 
 def _funnel(corpus: Manifest, deduplicated: Manifest) -> list[Bar]:

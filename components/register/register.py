@@ -132,6 +132,7 @@ def _tags(
         EVALUATION_TAG: str(candidate_eval.extra.get("manifest_uri", "")),
         "base_evaluation_uri": str(base_eval.extra.get("manifest_uri", "")),
         "train_fingerprint": model.fingerprint,
+        "sources": json.dumps(corpus.extra.get("origins", []), sort_keys=True),
         "licences": json.dumps(corpus.extra.get("counts", {}).get("licence", {}), sort_keys=True),
         "verdict": "passed" if verdict.passed else "failed",
         "verdict_reason": verdict.reason,

@@ -12,7 +12,7 @@ from components.common import storage
 from components.common.errors import InputError, StorageError
 from components.common.pmc.settings import PmcSettings, TransportSettings
 from components.common.settings import get_settings
-from components.common.transport import Transport
+from components.common.transport import Transport, first_words
 
 _R = TypeVar("_R")
 
@@ -55,7 +55,7 @@ class Bucket:
     def _explain(self, detail: str) -> str:
         endpoint = get_settings().pmc_endpoint
         where = f"{self.place} at {endpoint}" if endpoint else self.place
-        detail = " ".join(detail.split())[:300].rstrip(".")
+        detail = first_words(detail).rstrip(".")
         return (
             f"Cannot read the articles' bucket {where} ({detail}); check the network and the address "
             "(download.pmc.bucket, PMC_OA_ENDPOINT_URL), and for a private mirror its credentials "
