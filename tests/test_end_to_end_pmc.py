@@ -1,4 +1,4 @@
-"""PubMed Central's bucket through the whole pipeline, and the watch that follows its model."""
+"""PubMed Central's bucket through the whole pipeline into a real S3 server, and the watch that follows its model."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pipeline_helpers import QUICK, ROOT, manifests, run
 
+from components.common import storage
 from tests.fault_server import FaultServer
 from tests.pmc_bucket import PlantedArticle, realistic_bucket
 
@@ -18,13 +19,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 COMMERCIAL = {"CC0", "CC BY", "CC BY-SA", "CC BY-ND"}
 
 
-def test_every_count_is_the_planted_one_and_a_later_retraction_is_found(tmp_path: Path) -> None:
+def test_every_count_is_the_planted_one_and_a_later_retraction_is_found(s3_server: str, tmp_path: Path) -> None:
     bucket = realistic_bucket(tmp_path / "bucket", 90, seed=4)
     bucket.write_inventory("2026-08-25T01-00Z")
     bucket.write_inventory("2026-08-26T01-00Z", corrupt="missing file")
-    home = tmp_path / "home"
+    home, store = tmp_path / "home", storage.join(s3_server, "runs here")
     with FaultServer(bucket.folder) as server:
-        env = {"PMC_OA_ENDPOINT_URL": server.endpoint}
+        env = {"PMC_OA_ENDPOINT_URL": server.endpoint, "PMC_STORE_URI": store}
         settings = (*QUICK, "download.source=pmc", "train.epochs=1", "preprocess.deduplicate.jaccard=1.0")
         done = run(home, *settings, env=env)
         assert done.code == 0, done.output
@@ -39,6 +40,11 @@ def test_every_count_is_the_planted_one_and_a_later_retraction_is_found(tmp_path
         retracted = [f"PMC{article.pmcid}" for article in bucket.listed() if article.retracted]
         assert corpus.extra["retracted"] == sorted(retracted)
         assert corpus.extra["origins"] == [{"inventory": "2026-08-25T01-00Z", "source": "pmc"}]
+
+        keys = [storage.relative(entry.uri, store) for entry in storage.list_files(store)]
+        for part in ("raw/pmc/", "clean/", "tokens", "benchmarks/", "model.safetensors", "summary.json"):
+            assert any(part in key for key in keys), part
+        assert not (home / "store").exists()
 
         trained = [name for shard in corpus.shards if shard.stats["split"] == "train" for name in _ids(shard.uri)]
         victim = trained[0]
@@ -61,8 +67,7 @@ def _reason(article: PlantedArticle) -> str:
 
 
 def _ids(uri: str) -> list[str]:
-    path = Path(uri.removeprefix("file://")).with_suffix(".ids.json")
-    names: list[str] = json.loads(path.read_text())
+    names: list[str] = json.loads(storage.read(uri.removesuffix(".bin") + ".ids.json"))
     return names
 
 
