@@ -118,8 +118,9 @@ def test_a_server_that_fails_is_not_taken_for_an_unfinished_inventory(
         monkeypatch.setenv("PMC_OA_ENDPOINT_URL", server.endpoint)
         get_settings.cache_clear()
         bucket = Bucket(PmcSettings(), QUICK)
-        server.fault(rf"{DATES[1]}/manifest", "status", times=1)
+        server.fault(rf"{DATES[1]}/manifest|^\?list", "status", times=1)
         assert newest_inventory(bucket).date == DATES[1]
+        assert server.counts["status"] == 2
         server.fault(rf"{DATES[1]}/manifest", "status")
         with pytest.raises(StorageError, match=rf"{DATES[1]}.*500"):
             newest_inventory(bucket)

@@ -78,7 +78,11 @@ class Transport:
         Raises:
             FetchError: The object is not there, or did not come as it should however often it was tried.
         """
-        attempts = _Attempts(self, key, use, most_bytes)
+        return self.attempt(lambda: use(_read(self.store, key, most_bytes)))
+
+    def attempt(self, request: Callable[[], _R]) -> _R:
+        """Do a request in its turn, again where that can help; it raises :class:`FetchError` when it fails."""
+        attempts = _Attempts(self, request)
         try:
             result: _R = attempts()
         except FetchError as error:
@@ -118,17 +122,17 @@ class Transport:
                 for future in waiting:
                     future.cancel()
 
-    def read(self, key: str, most_bytes: int) -> memoryview:
-        """Read an object once, in its turn; raises like :meth:`get`."""
-        request, throttled = self.throttle.enter(), False
+    def once(self, request: Callable[[], _R]) -> _R:
+        """Do a request once, in its turn."""
+        turn, throttled = self.throttle.enter(), False
         self.requests += 1
         try:
-            return _read(self.store, key, most_bytes)
+            return request()
         except FetchError as error:
             throttled = error.throttled
             raise
         finally:
-            self.throttle.answered(request, throttled)
+            self.throttle.answered(turn, throttled)
 
     def _work_on(self, work: Callable[[_T], _R], items: list[_T]) -> list[_R]:
         return [work(item) for item in items if not self._abandoned.is_set()]
@@ -147,10 +151,10 @@ class Transport:
 
 
 class _Attempts:
-    """One object to read, with the number of times that failed; each call is a try."""
+    """One request, with the number of times that it failed; each call is a try."""
 
-    def __init__(self, transport: Transport, key: str, use: Callable[[memoryview], Any], most_bytes: int) -> None:
-        self._transport, self._key, self._use, self._most_bytes = transport, key, use, most_bytes
+    def __init__(self, transport: Transport, request: Callable[[], Any]) -> None:
+        self._transport, self._request = transport, request
         self.failures = 0
         self.first: FetchError | None = None
 
@@ -159,8 +163,7 @@ class _Attempts:
             error, self.first = self.first, None
             raise error
         try:
-            data = self._transport.read(self._key, self._most_bytes)
-            return self._use(data)
+            return self._transport.once(self._request)
         except FetchError as error:
             self.failures += not error.throttled
             raise
@@ -218,7 +221,7 @@ def with_md5(expected: str, key: str) -> Callable[[memoryview], memoryview]:
 
 def first_words(text: str) -> str:
     """Return what a person can use of an error's text: one line, without the client's own debugging."""
-    return " ".join(text.partition("Debug source:")[0].split())[:300]
+    return " ".join(text.partition("Debug source:")[0].split())[:500]
 
 
 def _read(store: ObjectStore, key: str, most_bytes: int) -> memoryview:
@@ -228,10 +231,10 @@ def _read(store: ObjectStore, key: str, most_bytes: int) -> memoryview:
             raise FetchError("too-large", f"{key} has {result.meta['size']:,} bytes")
         return memoryview(result.bytes())
     except (BaseError, OSError) as error:
-        raise _classified(key, error) from error
+        raise classified(key, error) from error
 
 
-def _classified(key: str, error: Exception) -> FetchError:
+def classified(key: str, error: Exception) -> FetchError:
     """Tell what an error of the client means; obstore gives the status of an answer only in its text."""
     text = str(error)
     detail = f"{key}: {first_words(text)}"

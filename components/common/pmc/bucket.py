@@ -1,18 +1,18 @@
 """The bucket itself: NLM's, a mirror in S3, or a mirror in a folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from components.common import storage
 from components.common.errors import InputError, StorageError
 from components.common.pmc.settings import PmcSettings, TransportSettings
 from components.common.settings import get_settings
-from components.common.transport import Transport, first_words
+from components.common.transport import FetchError, Transport, classified, first_words
 
 _R = TypeVar("_R")
 
@@ -45,12 +45,18 @@ class Bucket:
             StorageError: The bucket cannot be listed; says what to check.
         """
         try:
-            found = obstore.list_with_delimiter(self._store, prefix=self._prefix + prefix)
-        except NotFoundError:
-            return []
+            found = self.transport.attempt(lambda: self._list(prefix))
+        except FetchError as error:
+            if error.reason == "missing":
+                return []
+            raise StorageError(self._explain(error.detail)) from error
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    def _list(self, prefix: str) -> Sequence[str]:
+        try:
+            return obstore.list_with_delimiter(self._store, prefix=self._prefix + prefix)["common_prefixes"]
         except (BaseError, OSError) as error:
-            raise StorageError(self._explain(str(error))) from error
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+            raise classified(f"the list of {prefix}", error) from error
 
     def _explain(self, detail: str) -> str:
         endpoint = get_settings().pmc_endpoint
