@@ -112,6 +112,7 @@ class FaultServer:
         self._limit: _Limit | None = None
         self._open = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._socket = socket.create_server(("127.0.0.1", port), backlog=2048)
         self._thread = threading.Thread(target=self._serve, name="fault-server", daemon=True)
@@ -180,6 +181,7 @@ class FaultServer:
 
     def __enter__(self) -> "FaultServer":
         self._thread.start()
+        self._ready.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -189,6 +191,7 @@ class FaultServer:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(asyncio.start_server(self._accept, sock=self._socket, limit=65536))
+        self._loop.call_soon(self._ready.set)
         try:
             self._loop.run_forever()
         finally:
