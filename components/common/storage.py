@@ -71,7 +71,7 @@ def read_stream(uri: str) -> Generator[bytes, None, None]:
 
 def open_writer(uri: str) -> "WritableFile":
     """Open a file of the store for writing; it appears when it is closed."""
-    return _attempt("write", uri, lambda store, key: obstore.open_writer(store, key, max_concurrency=4))
+    return _attempt("write", uri, lambda store, key: obstore.open_writer(store, key))
 
 
 def exists(uri: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _THREADS = Path("/proc/self/task")
-_YOUNG_OBJECTS = 50_000
+_YOUNG_OBJECTS = 1_000_000
 
 
 @contextlib.contextmanager

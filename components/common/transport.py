@@ -110,7 +110,7 @@ class Transport:
             try:
                 while taken := list(islice(rest, batch)):
                     waiting.append(pool.submit(self._work_on, work, taken))
-                    if len(waiting) >= threads + threads // 2:
+                    if len(waiting) >= threads + threads // 8:
                         yield from waiting.popleft().result()
                 while waiting:
                     yield from waiting.popleft().result()

@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
 
 # A row group is what a reader holds at a time.
 _GROUP_ROWS, _GROUP_BYTES, _GROUP_ENTRIES = 256, 16 << 20, 4096
-_GROUPS_WAITING = 2
+_GROUPS_WAITING = 3
 _BUFFER_BYTES = 8 << 20
 _SMALL = [name for name in SCHEMA.names if name not in ("xml", "source")]
 
