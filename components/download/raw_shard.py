@@ -42,6 +42,7 @@ _GROUPS_WAITING = 3
 _BUFFER_BYTES = 8 << 20
 _SMALL = [name for name in SCHEMA.names if name not in ("xml", "source")]
 
+# Columns of few different values.
 _REPEATED = ["source", "licence"]
 _FIELDS = attrgetter(*_SMALL)
 _Entry = tuple[str, int, str, str, str]  # as article_index.SCHEMA

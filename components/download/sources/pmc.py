@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # A lower bound of what an article takes in a shard, to see beforehand that the disk cannot hold them.
 _STORED_BYTES = 10_000
 _ROWS_AT_A_TIME = 1024
-_BATCH = 12
+_BATCH = 12  # articles that a thread takes at a time
 
 _Listed = tuple[str, int, str]  # id, version, ETag of the metadata
 
