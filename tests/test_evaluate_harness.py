@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components.common.errors import InputError, PipelineError
 from components.common.manifest import Manifest
+from components.common.questions import Question, majority_baseline, read_questions
 from components.evaluate.harness import answer_questions
-from components.evaluate.questions import Question, majority_baseline, read_questions
 from components.evaluate.scorer import Scorer
 from components.evaluate.tasks import build_task
 from tests.evaluate_helpers import questions, save_benchmarks, save_model

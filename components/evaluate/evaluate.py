@@ -12,12 +12,12 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
+from components.common.questions import Question, majority_baseline, read_questions
 from components.common.shards import finished_shard, write_shard
 from components.common.statistics import weighted_mean, wilson
 from components.evaluate.harness import answer_questions
 from components.evaluate.models import loaded_model, model_uri
 from components.evaluate.perplexity import held_out_loss
-from components.evaluate.questions import Question, majority_baseline, read_questions
 from components.evaluate.scorer import Scorer
 from components.evaluate.settings import EvaluateSettings
 

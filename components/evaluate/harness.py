@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from components.common.errors import PipelineError
 from components.common.fingerprint import sha256_bytes
-from components.evaluate.questions import Question
+from components.common.questions import Question
 from components.evaluate.scorer import Scorer
 from components.evaluate.tasks import build_task
 

@@ -17,7 +17,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from components.common.errors import InputError
-from components.evaluate.questions import Question
+from components.common.questions import Question
 
 _LETTERS = ["A", "B", "C", "D"]
 
