@@ -1,9 +1,17 @@
 """Copies leave the corpus, everything else stays, and neither sharding nor order has a say in it."""
 
+import errno
+import io
+import json
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,20 +19,22 @@ from preprocess_helpers import clean_shard, deduplicate, document, prose, with_b
 from pydantic import ValidationError
 
 from components.common import storage
-from components.common.errors import InputError
+from components.common.errors import InputError, StorageError
 from components.common.manifest import Manifest, Shard
-from components.preprocess import duplicates
-from components.preprocess.duplicates import DUPLICATE_ID, EXACT, NEAR, removed_rows
+from components.common.settings import get_settings
+from components.preprocess import document_index, duplicates, split, verify
+from components.preprocess.duplicates import DUPLICATE_ID, EXACT, NEAR, find_duplicates, removed_rows
 from components.preprocess.settings import DeduplicateSettings
 from components.preprocess.signatures import jaccard, shingles
+from tests.counting_proxy import counting_proxy
 
 
 def removed(manifest: Manifest) -> list[dict[str, Any]]:
     """All removals over the shards, sorted; `row` and shard left out, so that shardings can be compared."""
     lines = []
     for shard in manifest.shards:
-        path = storage.local_path(storage.join(manifest.extra["removed_prefix"], f"{shard.name}.parquet"))
-        for line in pq.read_table(path).to_pylist():
+        content = storage.read(storage.join(manifest.extra["removed_prefix"], f"{shard.name}.parquet"))
+        for line in pq.read_table(io.BytesIO(content)).to_pylist():
             line.pop("row")
             lines.append(line)
     return sorted(lines, key=lambda line: (line["article_id"], line["reason"], line["kept_id"]))
@@ -45,7 +55,7 @@ def planted() -> list[dict[str, Any]]:
     return [{**row, "characters": 4000} for row in [*originals, *copies, document("PMC100", texts[0])]]
 
 
-def sharded(root: Path, documents: list[dict[str, Any]], count: int) -> list[Shard]:
+def sharded(root: Path | str, documents: list[dict[str, Any]], count: int) -> list[Shard]:
     return [clean_shard(root, f"shard-{number:05d}", documents[number::count]) for number in range(count)]
 
 
@@ -101,6 +111,8 @@ BETTER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"year": 2019},
         {"journal": "bioRxiv : the preprint server", "year": 2021},
     ),
+    ("manuscript before preprint", {"is_manuscript": True}, {"article_type": "preprint", "year": 2021}),
+    ("published before manuscript", {"year": 2019}, {"is_manuscript": True, "year": 2021}),
     ("newer", {"year": 2021}, {"year": 2019}),
     ("any year before none", {"year": 2001}, {"year": 0}),
     ("longer", {"characters": 9000}, {"characters": 8999}),
@@ -151,10 +163,10 @@ def test_a_rerun_reads_no_text_and_gives_the_same(tmp_path: Path, monkeypatch: p
     shards = sharded(tmp_path, planted(), 2)
     first = deduplicate(tmp_path, shards)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(duplicates, "open_clean", fail)
+    monkeypatch.setattr(document_index, "open_clean", fail)
     assert deduplicate(tmp_path, shards) == first
     with pytest.raises(AssertionError, match="read again"):
         deduplicate(tmp_path, shards, jaccard=0.9)
@@ -232,3 +244,176 @@ def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_bands_that_do_not_fit_the_signature_are_refused() -> None:
     with pytest.raises(ValidationError, match="bands x rows_per_band is 128"):
         DeduplicateSettings(bands=16, rows_per_band=8)
+
+
+def test_equal_words_are_found_by_their_digest_without_reading_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [prose(1), prose(1).upper().replace(" ", ",\n"), prose(2), "...", "", prose(1) + " more"]
+    documents = [document(f"PMC{number}", text, characters=9) for number, text in enumerate(texts)]
+    shards = sharded(tmp_path, documents[:5], 2)
+    monkeypatch.setattr(verify, "open_clean", None)
+    found = deduplicate(tmp_path, shards)
+    assert {(line["article_id"], line["kept_id"]) for line in removed(found)} == {("PMC1", "PMC0"), ("PMC4", "PMC3")}
+    assert found.dropped == {DUPLICATE_ID: 0, EXACT: 2, NEAR: 0}
+
+
+def test_a_large_family_is_one_group_and_its_best_stays(tmp_path: Path) -> None:
+    words = prose(1).split()
+    family = [
+        document(f"PMC{1000 + number}", " ".join([*words[:200], f"number{number}", *words[201:]]), characters=9)
+        for number in range(400)
+    ]
+    others = [document(f"PMC{number}", prose(50 + number)) for number in range(5)]
+    manifest = deduplicate(tmp_path, sharded(tmp_path, [*family, *others], 3))
+    assert manifest.dropped == {DUPLICATE_ID: 0, EXACT: 0, NEAR: 399}
+    assert {line["kept_id"] for line in removed(manifest)} == {"PMC1000"}
+
+
+def test_the_ends_of_the_split_are_those_of_all_that_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_IDS_AT_A_TIME", 10)
+    documents = planted()
+    manifest = deduplicate(tmp_path, sharded(tmp_path, documents, 3))
+    gone = {line["article_id"] for line in removed(manifest) if line["reason"] != DUPLICATE_ID}
+    kept = [row["article_id"] for row in documents if row["article_id"] not in gone]
+    assert manifest.extra["split_anchors"] == split.anchors(kept)
+
+
+def test_the_step_killed_in_the_middle_leaves_nothing_half_written_and_a_rerun_gives_the_same(tmp_path: Path) -> None:
+    shards = sharded(tmp_path, planted(), 12)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    for moment in ("Candidates.put", "write_shard"):
+        killed = run_and_kill(tmp_path, shards, moment, scratch)
+        assert killed == -signal.SIGKILL
+        assert list(scratch.iterdir()) == []
+        written = sorted((tmp_path / "killed").rglob("*.parquet"))
+        assert len(written) == (0 if moment == "Candidates.put" else 4)
+        for path in written:
+            pq.read_table(path)
+        assert not list((tmp_path / "killed").rglob("manifest.json"))
+    again = find_duplicates(shards, DeduplicateSettings(), storage.to_uri(tmp_path / "killed"), 0.05)
+    whole = find_duplicates(shards, DeduplicateSettings(), storage.to_uri(tmp_path / "whole"), 0.05)
+    assert removed(again) == removed(whole)
+    assert len(removed(whole)) == 18
+    prefixes = {"removed_prefix": ""}
+    assert again.model_copy(update={"extra": again.extra | prefixes}) == whole.model_copy(
+        update={"extra": whole.extra | prefixes}
+    )
+
+
+KILLER = """
+import json, os, signal, sys
+from components.common.manifest import Shard
+from components.preprocess import removals, verify
+from components.preprocess.duplicates import find_duplicates
+from components.preprocess.settings import DeduplicateSettings
+
+shards = [Shard.model_validate(each) for each in json.load(sys.stdin)]
+owner, name = {"Candidates.put": (verify.Candidates, "put"), "write_shard": (removals, "write_shard")}[sys.argv[1]]
+action, calls = getattr(owner, name), []
+
+def dying(*arguments, **named):
+    calls.append(None)
+    if len(calls) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return action(*arguments, **named)
+
+setattr(owner, name, dying)
+removals._THREADS = verify._THREADS = 1
+find_duplicates(shards, DeduplicateSettings(), sys.argv[2], 0.05)
+"""
+
+
+def run_and_kill(tmp_path: Path, shards: list[Shard], moment: str, scratch: Path) -> int:
+    """Run the step in a process that is killed at the fifth call of a function; return its exit code."""
+    store = storage.to_uri(tmp_path / "killed")
+    listed = json.dumps([shard.model_dump() for shard in shards])
+    command = [sys.executable, "-c", KILLER, moment, store]
+    environment = os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": str(Path(duplicates.__file__).parents[2])}
+    return subprocess.run(command, input=listed, text=True, env=environment).returncode
+
+
+def test_memory_does_not_grow_with_the_candidates(tmp_path: Path) -> None:
+    few, many = (peak_with_candidates(tmp_path / str(count), count) for count in (20, 620))
+    # 600 candidates of 20,000 words each: 96 MB of shingles, and 84 MB of texts.
+    assert many - few < 50e6
+
+
+PEAK = """
+import json, sys
+from pathlib import Path
+from components.common.manifest import Shard
+from components.preprocess.duplicates import find_duplicates
+from components.preprocess.settings import DeduplicateSettings
+
+shards = [Shard.model_validate(each) for each in json.load(sys.stdin)]
+find_duplicates(shards, DeduplicateSettings(), sys.argv[1], 0.05)
+(line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(int(line.split()[1]) * 1024)
+"""
+
+
+def peak_with_candidates(root: Path, count: int) -> int:
+    """Return the peak memory of a process that compares so many long texts, all of them copies but for a word."""
+    base = prose(1, 20_000)
+    rows = [document(f"PMC{number}", f"{base} {number}") for number in range(count)]
+    listed = json.dumps([shard.model_dump() for shard in sharded(root, rows, 2)])
+    environment = os.environ | {"PYTHONPATH": str(Path(duplicates.__file__).parents[2])}
+    command = [sys.executable, "-c", PEAK, storage.to_uri(root)]
+    return int(subprocess.run(command, input=listed, text=True, env=environment, stdout=subprocess.PIPE).stdout)
+
+
+def test_a_full_scratch_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shards = sharded(tmp_path, planted(), 2)
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StorageError, match=r"do not fit into .*No space left on device.*set TMPDIR"):
+        deduplicate(tmp_path, shards)
+
+
+def test_only_row_groups_with_candidates_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    original = pq.ParquetFile.read_row_group
+
+    def counted(self: pq.ParquetFile, group: int, **options: Any) -> Any:
+        read.append((group, options["columns"]))
+        return original(self, group, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    text = prose(99)
+    others = [document(f"PMC{number}", prose(number)) for number in range(40)]
+    others[10]["text"], others[12]["text"], others[30]["text"] = text, text + " more", text + " and more"
+    deduplicate(tmp_path, [clean_shard(tmp_path, "shard-00000", others)])
+    texts = [group for group, columns in read if columns == ["text"]]
+    assert texts == [1, 4]  # row groups of 7: rows 10 and 12 are in the second, row 30 is in the fifth
+
+
+def test_all_of_it_on_a_real_s3_server_fetches_the_texts_of_candidates_only(
+    tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = random.Random(3)
+    documents = [document(f"PMC{n}", prose(n, 30) + noise.randbytes(20_000).hex()) for n in range(300)]
+    documents[3]["text"] = documents[7]["text"] = "one " * 30
+    expected = deduplicate(tmp_path, sharded(tmp_path, documents, 3))
+    shards = sharded(s3_server, documents, 3)
+    with counting_proxy(urlsplit(os.environ["AWS_ENDPOINT_URL"]).port or 0) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        forget()
+        found = deduplicate(s3_server, shards)
+        assert removed(found) == removed(expected)
+        stored = sum(shard.bytes for shard in shards)
+        assert stored > 6_000_000
+        assert proxy.received < stored / 5
+    path = storage.local_path(storage.to_uri(tmp_path / "whole.parquet"))
+    storage.download(shards[1].uri, path)
+    storage.write(shards[1].uri, path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"s3://articles/clean/shard-00001\.parquet cannot be read"):
+        deduplicate(s3_server, shards, jaccard=0.9)
+
+
+def forget() -> None:
+    get_settings.cache_clear()
+    storage._s3_store.cache_clear()

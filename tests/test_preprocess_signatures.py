@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from preprocess_helpers import prose, with_block_replaced
 
-from components.preprocess.lsh import candidate_pairs, estimated_jaccard
+from components.preprocess import signatures as module
 from components.preprocess.signatures import (
     SIGNATURE_TYPE,
     from_arrow,
     jaccard,
-    normalised,
+    ngram_hashes,
     shingles,
     signatures,
+    sketches,
     to_arrow,
+    word_hashes,
+    words_digest,
 )
 
 
@@ -45,7 +48,7 @@ def test_the_similarity_of_shingles_is_that_of_the_sets_of_word_5_grams(share: f
 def test_case_punctuation_and_spacing_do_not_matter(one: str, other: str) -> None:
     assert np.array_equal(shingles(one), shingles(other))
     assert len(shingles(one)) > 0
-    assert normalised(one) == normalised(other)
+    assert words_digest(one) == words_digest(other)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,7 @@ def test_case_punctuation_and_spacing_do_not_matter(one: str, other: str) -> Non
 )
 def test_other_words_or_another_order_make_other_shingles(one: str, other: str) -> None:
     assert not np.array_equal(shingles(one), shingles(other))
+    assert words_digest(one) != words_digest(other)
 
 
 def test_a_text_without_words_has_no_shingles_and_is_similar_to_nothing() -> None:
@@ -85,17 +89,6 @@ def test_signatures_do_not_change_between_releases() -> None:
     assert row[:4].tolist() == [3241074191, 3088352763, 3247772897, 3492840755]
 
 
-def test_the_estimate_is_unbiased_and_as_close_as_112_permutations_allow() -> None:
-    errors = []
-    for seed in range(40):
-        one = prose(seed)
-        other = with_block_replaced(one, 0.08, seed=1000 + seed)
-        rows = signatures([one, other])
-        errors.append(estimated_jaccard(rows, np.array([[0, 1]]))[0] - jaccard(shingles(one), shingles(other)))
-    assert abs(np.mean(errors)) < 0.02
-    assert np.std(errors) < 0.055
-
-
 def test_signatures_survive_arrow_as_lists_and_as_bytes() -> None:
     import pyarrow as pa
 
@@ -107,22 +100,66 @@ def test_signatures_survive_arrow_as_lists_and_as_bytes() -> None:
     assert np.array_equal(from_arrow(as_bytes), rows)
 
 
-def test_bands_propose_similar_pairs_and_few_others() -> None:
-    originals = [prose(seed) for seed in range(100)]
-    copies = [with_block_replaced(text, 0.04, seed=500 + number) for number, text in enumerate(originals[:50])]
-    pairs = candidate_pairs(signatures([*originals, *copies]), bands=14, rows_per_band=8)
-    found = {tuple(pair) for pair in pairs.tolist()}
-    planted = {(number, 100 + number) for number in range(50)}
-    assert len(found & planted) >= 49
-    assert len(found - planted) <= 2
-    assert pairs.tolist() == sorted(pairs.tolist())
+def test_each_word_has_a_hash_of_its_own_in_the_order_of_the_text() -> None:
+    text = "To be, or not to be: that is the question."
+    words = re.findall(r"[^\W_]+", text.lower())
+    hashes = word_hashes(text).tolist()
+    assert len(hashes) == len(words)
+    assert len(set(hashes)) == len(set(words))
+    assert [hashes.index(each) for each in hashes] == [words.index(each) for each in words]
 
 
-def test_a_large_family_in_one_band_stays_connected_without_comparing_all_pairs() -> None:
-    rows = np.repeat(signatures([prose(1)]), 1000, axis=0)
-    pairs = candidate_pairs(rows, bands=14, rows_per_band=8)
-    assert len(pairs) <= 100 * 1000
-    assert {(number, number + 1) for number in range(999)} <= {tuple(pair) for pair in pairs.tolist()}
+@pytest.mark.parametrize("width", [1, 2, 5, 13])
+def test_runs_of_words_are_equal_where_their_words_are(width: int) -> None:
+    words = (prose(1, 60) + " " + prose(2, 30) + " " + prose(1, 60)).split()
+    runs = [tuple(words[start : start + width]) for start in range(len(words) - width + 1)]
+    hashes = ngram_hashes(word_hashes(" ".join(words)), width).tolist()
+    assert [hashes.index(each) for each in hashes] == [runs.index(each) for each in runs]
+
+
+def test_fewer_words_than_a_run_make_none() -> None:
+    for width in (0, 4):
+        none = ngram_hashes(word_hashes("only three words"), width)
+        assert (none.dtype, none.tolist()) == (np.uint64, [])
+
+
+def test_long_texts_are_taken_in_pieces_that_cut_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [prose(seed, 200) for seed in range(5)]
+    whole = [word_hashes(text) for text in texts]
+    monkeypatch.setattr(module, "_POWERS", 50)
+    module._powers.cache_clear()
+    try:
+        for text, hashes in zip(texts, whole, strict=True):
+            assert np.array_equal(word_hashes(text), hashes)
+        # A word that is longer than a piece is taken for several, but none of it is lost.
+        assert len(word_hashes("before " + "x" * 120 + " after")) == 5
+    finally:
+        module._powers.cache_clear()
+
+
+def test_a_very_long_text_takes_little_memory_beside_it() -> None:
+    import tracemalloc
+
+    text = prose(1, 1000) * 1500
+    word_hashes(text[:1000])
+    tracemalloc.start()
+    hashes = word_hashes(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # The characters as UTF-16, a number for each, and each word's hash; not two tables of powers of that length.
+    assert peak < 12 * len(text) + 8 * len(hashes) * 2 + 100e6
+
+
+def test_sketches_are_the_signatures_and_the_digests() -> None:
+    texts = [prose(seed) for seed in range(3)] + ["", "a"]
+    rows, digests = sketches(texts)
+    assert np.array_equal(rows, signatures(texts))
+    assert [row.tobytes() for row in digests] == [words_digest(text) for text in texts]
+    assert sketches([])[1].shape == (0, 16)
+
+
+def test_digests_do_not_change_between_releases() -> None:
+    assert words_digest("The quick brown fox").hex() == "95ce21b9557f458f24f6ce021953249d"
 
 
 def test_signatures_are_fast_enough_for_millions_of_articles() -> None:

@@ -5,6 +5,7 @@ Everything is addressed by URI. A write is whole or not at all: S3 puts are atom
 """
 
 import contextlib
+import io
 import os
 import shutil
 import tempfile
@@ -29,6 +30,7 @@ FILE_SCHEME = "file://"
 S3_SCHEME = "s3://"
 _T = TypeVar("_T")
 _CHUNK_BYTES = 1 << 20
+_TAIL_BYTES = 1 << 16  # what pyarrow reads of a Parquet file's end at first
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,81 @@ def read_stream(uri: str) -> Generator[bytes, None, None]:
 def open_writer(uri: str) -> "WritableFile":
     """Open a file of the store for writing; it appears when it is closed."""
     return _attempt("write", uri, lambda store, key: obstore.open_writer(store, key))
+
+
+def open_reader(uri: str) -> "RangedReader":
+    """Open a stored file for reading here and there; only the bytes that are asked for travel.
+
+    Raises:
+        StorageError: There is nothing at ``uri`` or it cannot be read.
+    """
+    return RangedReader(uri)
+
+
+class RangedReader(io.RawIOBase):
+    """A stored file as a seekable Python file, read by ranges.
+
+    The end of the file is fetched with the first request: readers of Parquet and zip files look there first. One
+    thread at a time may use it.
+
+    Attributes:
+        bytes_read: How many bytes of the file were fetched.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Fetch the end of the file at ``uri``; raises StorageError as :func:`open_reader` does."""
+        self._uri = uri
+        self._place = 0
+        self._size, self._tail = _attempt("read", uri, _end_of_file)
+        self.bytes_read = len(self._tail)
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be read from any place."""
+        return True
+
+    def tell(self) -> int:
+        """Return the place of the next byte that is read."""
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to another place; nothing is fetched yet."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"{self._uri} has no byte {base + offset}")
+        self._place = base + offset
+        return self._place
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes, all of them unless the file ends before.
+
+        Raises:
+            StorageError: The store refuses, or the file has changed its size.
+        """
+        left = max(self._size - self._place, 0)
+        length = left if size is None or size < 0 else min(size, left)
+        data = self._range(self._place, length) if length else b""
+        self._place += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with the next bytes; return how many there were."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _range(self, start: int, length: int) -> bytes:
+        tail = self._size - len(self._tail)
+        if start >= tail:
+            return self._tail[start - tail : start - tail + length]
+        data = _attempt("read", self._uri, lambda store, key: obstore.get_range(store, key, start=start, length=length))
+        self.bytes_read += len(data)
+        if len(data) != length:
+            raise StorageError(f"{self._uri} has changed while it was read; rerun the step that writes it.")
+        return bytes(data)
 
 
 def exists(uri: str) -> bool:
@@ -251,6 +328,12 @@ def explained(verb: str, uri: str, action: Callable[[], _T]) -> _T:
         if type(error).__module__.startswith("botocore"):
             raise StorageError(f"Cannot {verb} {uri}: {error}; give S3 credentials (AWS_PROFILE or keys).") from error
         raise
+
+
+def _end_of_file(store: ObjectStore, key: str) -> tuple[int, bytes]:
+    """Return a file's size and its last bytes, in one request."""
+    found = obstore.get(store, key, options={"range": {"suffix": _TAIL_BYTES}})
+    return found.meta["size"], bytes(found.bytes())
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -12,19 +13,23 @@ from components.common.manifest import Shard
 
 
 @contextlib.contextmanager
-def open_clean(shard: Shard, columns: list[str]) -> Iterator[pq.ParquetFile]:
+def open_clean(shard: Shard, columns: list[str], at_once: bool = False) -> Iterator[pq.ParquetFile]:
     """Open a clean shard and check that it is what its manifest says.
+
+    Of a shard in a bucket only what is read of it travels, column by column and row group by row group.
 
     Args:
         shard: The shard.
         columns: The columns that will be read.
+        at_once: These columns are small, and will be read in one go: few requests instead of little memory.
 
     Raises:
         InputError: The file is damaged, lacks a column, or has not the rows its manifest names.
+        StorageError: The store has no such file or refuses.
     """
-    with storage.local_copy(shard.uri) as path:
+    with storage.open_reader(shard.uri) as file:
         try:
-            with pq.ParquetFile(path) as parquet:
+            with pq.ParquetFile(file, pre_buffer=at_once) as parquet:
                 _check(parquet, shard, columns)
                 yield parquet
         except (pa.ArrowException, OSError) as error:
@@ -35,14 +40,18 @@ def open_clean(shard: Shard, columns: list[str]) -> Iterator[pq.ParquetFile]:
 def read_rows(parquet: pq.ParquetFile, rows: list[int], columns: list[str]) -> pa.Table:
     """Read some rows, given in ascending order; row groups without any of them are not read."""
     parts = [parquet.schema_arrow.empty_table().select(columns)]
-    start = 0
-    for group in range(parquet.num_row_groups):
-        end = start + parquet.metadata.row_group(group).num_rows
-        wanted = [row - start for row in rows if start <= row < end]
-        if wanted:
-            parts.append(parquet.read_row_group(group, columns=columns).take(pa.array(wanted)))
-        start = end
-    return pa.concat_tables(parts)
+    return pa.concat_tables([*parts, *read_groups(parquet, rows, columns)])
+
+
+def read_groups(parquet: pq.ParquetFile, rows: list[int], columns: list[str]) -> Iterator[pa.Table]:
+    """Read some rows, given in ascending order, those of one row group at a time."""
+    sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    starts = np.cumsum([0, *sizes])
+    cuts = np.searchsorted(rows, starts)
+    for group, start in enumerate(starts[:-1].tolist()):
+        wanted = np.asarray(rows[cuts[group] : cuts[group + 1]], dtype=np.int64) - start
+        if len(wanted):
+            yield parquet.read_row_group(group, columns=columns).take(pa.array(wanted))
 
 
 def _check(parquet: pq.ParquetFile, shard: Shard, columns: list[str]) -> None:

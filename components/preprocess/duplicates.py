@@ -5,82 +5,42 @@ on a document is its place in that order, the best of a group is its smallest pl
 nor their order can change the result.
 """
 
-import io
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+import tempfile
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.fingerprint import fingerprint, sha256_bytes
+from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
-from components.common.progress import track
-from components.common.shards import write_shard
 from components.preprocess import accounting, split
-from components.preprocess.clean_shards import open_clean, read_rows
-from components.preprocess.lsh import candidate_pairs, estimated_jaccard
-from components.preprocess.settings import SIGNATURE_PERMUTATIONS, DeduplicateSettings
-from components.preprocess.signatures import from_arrow, jaccard, normalised, shingles
+from components.preprocess.document_index import DocumentIndex, read_index
+from components.preprocess.lsh import candidate_pairs
+from components.preprocess.removals import (
+    DUPLICATE_ID,
+    EXACT,
+    NEAR,
+    REASONS,
+    REMOVED_SCHEMA,
+    Removals,
+    examples,
+    read_removals,
+    write_removals,
+)
+from components.preprocess.settings import DeduplicateSettings
+from components.preprocess.verify import Candidates, linked, read_candidates
+
+__all__ = ["DUPLICATE_ID", "EXACT", "NEAR", "REMOVED_SCHEMA", "find_duplicates", "removed_rows"]
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-DUPLICATE_ID = "duplicate-id"
-EXACT = "exact-duplicate"
-NEAR = "near-duplicate"
-REMOVED_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("article_id", pa.string()),
-        ("reason", pa.string()),
-        ("kept_id", pa.string()),
-        ("jaccard", pa.float64()),
-    ]
-)
-"""A shard's list of removed documents; `row` counts within the clean shard, `jaccard` is the similarity to the kept
-document (null where only the ids are equal)."""
-
-_PREPRINT_TYPE = r"^(preprint|working-paper)$"
-_PREPRINT_SERVER = r"^(arxiv|biorxiv|medrxiv|chemrxiv|psyarxiv|research square|ssrn|authorea|preprints)\b"
+FORMAT_VERSION = 2
 # Four standard errors of the estimate from 112 permutations at a Jaccard of 0.8; loses one true pair in 30,000.
 _ESTIMATE_MARGIN = 0.15
-_INDEX_COLUMNS = ["article_id", "sha256", "year", "article_type", "journal", "characters", "signature"]
-_TEXT_COLUMNS = ["title", "text"]
-_EXAMPLES = 5
-_EXCERPT_CHARACTERS = 500
-_BEFORE_DIFFERENCE = 100
-
-
-@dataclass(frozen=True)
-class _Documents:
-    """Every document of the clean shards, the best first; `table` and `signatures` have the same order."""
-
-    table: pa.Table
-    signatures: np.ndarray
-    shards: list[Shard]
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """What is kept of a text that was read to compare it."""
-
-    shingles: np.ndarray
-    words_sha256: str
-
-
-@dataclass(frozen=True)
-class _Removal:
-    place: int
-    kept: int
-    reason: str
-    jaccard: float | None
+_IDS_AT_A_TIME = 100_000
 
 
 def find_duplicates(
@@ -91,7 +51,10 @@ def find_duplicates(
     An article id that comes twice is a duplicate; so is a text equal to another's but for case, punctuation and
     spacing, and one whose word 5-grams overlap another's by `settings.jaccard` or more: banded MinHash proposes pairs,
     the true Jaccard similarity of their shingle sets decides. Of each connected group the best stays: published before
-    preprint, newer, longer, smaller id. Memory: 0.5 kB per document, and 40 kB per near-duplicate candidate.
+    an author's manuscript before a preprint, newer, longer, smaller id.
+
+    Memory: 0.5 kB per document, whatever the number of copies; what is compared of the candidates waits in a scratch
+    file in TMPDIR, 8 bytes per word.
 
     Args:
         clean: All clean shards, in any order; their stats account for what the extraction left out.
@@ -105,6 +68,7 @@ def find_duplicates(
 
     Raises:
         InputError: Too many articles were rejected, none is left, or a shard cannot be read.
+        StorageError: The store refuses, or TMPDIR is full.
     """
     clean = sorted(clean, key=lambda shard: shard.name)
     accounting.check_rejected(clean, limit_rejected)
@@ -121,28 +85,23 @@ def find_duplicates(
         known = Manifest.load_uri(saved)
         return _manifest(clean, inputs, settings, mark, known.dropped, known.extra | {"removed_prefix": prefix})
 
-    documents = _read_documents(clean)
-    removals, examples = _find(documents, settings)
-    counts = _write_removals(documents, removals, prefix)
-    dropped = dict.fromkeys((DUPLICATE_ID, EXACT, NEAR), 0) | Counter(one.reason for one in removals)
-    gone = np.zeros(documents.table.num_rows, dtype=bool)
-    gone[[one.place for one in removals]] = True
+    index = read_index(clean, settings)
+    removals = _find(index, settings)
     extra = {
         "removed_prefix": prefix,
-        "removed": counts,
-        "examples": examples,
-        "split_anchors": split.anchors(documents.table["article_id"].filter(pa.array(~gone)).to_pylist()),
+        "removed": write_removals(index, removals, prefix),
+        "examples": examples(index, removals),
+        "split_anchors": _split_anchors(index, removals),
     }
-    manifest = _manifest(clean, inputs, settings, mark, dropped, extra)
+    manifest = _manifest(clean, inputs, settings, mark, removals.counts(), extra)
     manifest.save_uri(saved)
-    log.info("Of %d documents %d stay; removed: %s", documents.table.num_rows, manifest.totals["kept"], dropped)
+    log.info("Of %d documents %d stay; removed: %s", len(index), manifest.totals["kept"], removals.counts())
     return manifest
 
 
 def removed_rows(deduplicated: Manifest, shard_name: str) -> np.ndarray:
     """Return the row numbers (int64) of a clean shard that are not part of the corpus."""
-    uri = storage.join(deduplicated.extra["removed_prefix"], f"{shard_name}.parquet")
-    return pq.read_table(io.BytesIO(storage.read(uri)), columns=["row"])["row"].to_numpy()
+    return read_removals(deduplicated.extra["removed_prefix"], shard_name)
 
 
 def _manifest(
@@ -172,157 +131,75 @@ def _manifest(
     )
 
 
-def _read_documents(clean: list[Shard]) -> _Documents:
-    tables, signatures = [], np.empty((sum(shard.rows for shard in clean), SIGNATURE_PERMUTATIONS), dtype=np.uint32)
-    start = 0
-    for number, shard in enumerate(track(clean, len(clean), "Reading signatures", "shards")):
-        with open_clean(shard, _INDEX_COLUMNS) as parquet:
-            table = parquet.read(_INDEX_COLUMNS)
-        signatures[start : start + shard.rows] = from_arrow(table["signature"])
-        start += shard.rows
-        tables.append(
-            table.drop_columns(["signature"])
-            .append_column("shard", pa.array(np.full(shard.rows, number, dtype=np.int32)))
-            .append_column("row", pa.array(np.arange(shard.rows)))
-        )
-    documents = pa.concat_tables(tables)
-    order = _best_first(documents)
-    # What the ranking alone needed is dropped; 64-digit hashes and ids of millions of documents are kept.
-    slim = documents.select(["article_id", "sha256", "shard", "row"]).take(pa.array(order))
-    return _Documents(slim, signatures[order], clean)
-
-
-def _best_first(documents: pa.Table) -> np.ndarray:
-    preprint = pc.or_(
-        pc.match_substring_regex(pc.utf8_lower(documents["article_type"]), _PREPRINT_TYPE),
-        pc.match_substring_regex(pc.utf8_lower(documents["journal"]), _PREPRINT_SERVER),
-    )
-    # shard and row only decide between documents with the same id and the same text.
-    keys = [(key, "ascending") for key in ("article_id", "sha256", "shard", "row")]
-    ranking = [("preprint", "ascending"), ("year", "descending"), ("characters", "descending"), *keys]
-    return pc.sort_indices(documents.append_column("preprint", preprint), sort_keys=ranking).to_numpy()
-
-
-def _find(documents: _Documents, settings: DeduplicateSettings) -> tuple[list[_Removal], list[dict[str, Any]]]:
-    """Group the documents; return who leaves, by place, and a few examples."""
-    everyone = np.arange(documents.table.num_rows)
-    same_id = _first_equal(documents.table["article_id"])
+def _find(index: DocumentIndex, settings: DeduplicateSettings) -> Removals:
+    """Group the documents; of each group all but the best leave."""
+    everyone = np.arange(len(index))
+    same_id = _first_equal(index.id_ranks[index.order])
     places = everyone[same_id == everyone]
     same_text = everyone.copy()
-    same_text[places] = places[_first_equal(documents.table["sha256"].take(pa.array(places)))]
-
+    same_text[places] = places[_first_equal(_codes(index.texts[index.order[places]]))]
     distinct = places[same_text[places] == places]
-    pairs = distinct[candidate_pairs(documents.signatures[distinct], settings.bands, settings.rows_per_band)]
-    estimates = estimated_jaccard(documents.signatures, pairs)
-    pairs = pairs[estimates >= settings.jaccard - _ESTIMATE_MARGIN]
-    candidates = _read_candidates(documents, np.unique(pairs))
-    same_group = _connect(pairs, candidates, settings.jaccard, len(everyone))
+    log.info("%s documents have an id and a text of their own.", f"{len(distinct):,}")
 
-    twins = same_text[same_id]  # place -> the document that was compared in its stead
-    kept = same_group[twins]
-    removals = [
-        _removal(place, int(kept[place]), int(twins[place]), bool(same_id[place] != place), candidates)
-        for place in np.flatnonzero(kept != everyone).tolist()
-    ]
-    return removals, _examples(documents, removals)
-
-
-def _first_equal(column: pa.ChunkedArray) -> np.ndarray:
-    """Return for each element the position of the first one equal to it."""
-    codes = column.combine_chunks().dictionary_encode().indices.to_numpy()
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    return first[inverse]
-
-
-def _connect(pairs: np.ndarray, candidates: dict[int, _Candidate], threshold: float, count: int) -> np.ndarray:
-    """Join the pairs that are truly similar; return for each place the smallest place of its group."""
-    parents = np.arange(count)
-
-    def root(place: int) -> int:
-        while parents[place] != place:
-            parents[place] = place = parents[parents[place]]
-        return int(place)
-
-    for first, second in track(pairs.tolist(), len(pairs), "Comparing texts", "pairs"):
-        one, other = root(first), root(second)
-        # Already in one group: the comparison could not change anything.
-        if one != other and _similarity(candidates[first], candidates[second]) >= threshold:
-            parents[max(one, other)] = min(one, other)
-    return np.array([root(place) for place in range(count)], dtype=np.int64) if len(pairs) else parents
+    least = settings.jaccard - _ESTIMATE_MARGIN
+    pairs, estimates = candidate_pairs(index.signatures, index.order[distinct], least)
+    compared, members = np.unique(distinct[pairs], return_inverse=True)
+    log.info("%s pairs of %s documents are worth a comparison.", f"{len(pairs):,}", f"{len(compared):,}")
+    # A file without a name: nothing is left of it, whatever ends this process.
+    with tempfile.TemporaryFile(prefix="pmc-") as scratch:
+        candidates = read_candidates(index, index.order[compared], scratch)
+        same_group = everyone.copy()
+        same_group[compared] = compared[linked(members.reshape(-1, 2), estimates, candidates, settings.jaccard)]
+        twins = same_text[same_id]  # place -> the document that was compared in its stead
+        kept = same_group[twins]
+        gone = np.flatnonzero(kept != everyone)
+        twins, kept = twins[gone], kept[gone]
+        reasons, similarity = np.zeros(len(gone), dtype=np.int8), np.full(len(gone), np.nan)
+        by_text = np.flatnonzero(same_id[gone] == gone)
+        reasons[by_text], similarity[by_text] = _judge(twins[by_text], kept[by_text], compared, candidates)
+    return Removals(index.order[gone], index.order[kept], reasons, similarity)
 
 
-def _similarity(one: _Candidate, other: _Candidate) -> float:
-    return 1.0 if one.words_sha256 == other.words_sha256 else jaccard(one.shingles, other.shingles)
-
-
-def _removal(place: int, kept: int, twin: int, id_again: bool, candidates: dict[int, _Candidate]) -> _Removal:
-    if id_again:
-        return _Removal(place, kept, DUPLICATE_ID, None)
-    if twin == kept or candidates[twin].words_sha256 == candidates[kept].words_sha256:
-        return _Removal(place, kept, EXACT, 1.0)
+def _judge(
+    twins: np.ndarray, kept: np.ndarray, compared: np.ndarray, candidates: Candidates
+) -> tuple[np.ndarray, np.ndarray]:
+    """Say why each document leaves, and how similar it is to the one that stays; all are given by place."""
+    reasons = np.full(len(twins), REASONS.index(EXACT), dtype=np.int8)
+    similarity = np.ones(len(twins))
+    linked_only = np.flatnonzero(twins != kept)
+    first, second = np.searchsorted(compared, twins[linked_only]), np.searchsorted(compared, kept[linked_only])
+    differ = ~candidates.same_words(first, second)
+    near = linked_only[differ]
+    reasons[near] = REASONS.index(NEAR)
     # Below the threshold where the two are linked only through a third.
-    return _Removal(place, kept, NEAR, round(jaccard(candidates[twin].shingles, candidates[kept].shingles), 4))
+    pairs = zip(first[differ].tolist(), second[differ].tolist(), strict=True)
+    similarity[near] = [round(candidates.jaccard(one, other), 4) for one, other in pairs]
+    return reasons, similarity
 
 
-def _read_candidates(documents: _Documents, places: np.ndarray) -> dict[int, _Candidate]:
-    return {
-        place: _Candidate(shingles(text), sha256_bytes(normalised(text).encode(errors="surrogatepass")))
-        for place, _, text in _texts(documents, places.tolist())
-    }
+def _first_equal(codes: np.ndarray) -> np.ndarray:
+    """Return for each element the position of the first one equal to it; the codes are small numbers."""
+    first = np.empty(codes.max(initial=-1) + 1, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return first[codes]
 
 
-def _texts(documents: _Documents, places: list[int]) -> Iterator[tuple[int, str, str]]:
-    """Yield place, title and text of some documents, shard by shard."""
-    rows_of = defaultdict(list)
-    shards, rows = documents.table["shard"].to_numpy(), documents.table["row"].to_numpy()
-    for place in places:
-        rows_of[int(shards[place])].append((int(rows[place]), place))
-    for number in track(sorted(rows_of), len(rows_of), "Reading texts", "shards"):
-        wanted = sorted(rows_of[number])
-        with open_clean(documents.shards[number], _TEXT_COLUMNS) as parquet:
-            table = read_rows(parquet, [row for row, _ in wanted], _TEXT_COLUMNS)
-        yield from zip(
-            [place for _, place in wanted], *(table[name].to_pylist() for name in _TEXT_COLUMNS), strict=True
-        )
+def _codes(rows: np.ndarray) -> np.ndarray:
+    """Give equal rows of two columns the same small number."""
+    order = np.lexsort((rows[:, 1], rows[:, 0]))
+    ordered = rows[order]
+    codes = np.zeros(len(rows), dtype=np.int64)
+    codes[order[1:]] = np.cumsum(np.any(ordered[1:] != ordered[:-1], axis=1))
+    return codes
 
 
-def _examples(documents: _Documents, removals: list[_Removal]) -> list[dict[str, Any]]:
-    """Show near copies where they first differ, the least similar first: these are the ones to judge."""
-    near = sorted((one for one in removals if one.reason == NEAR), key=lambda one: (one.jaccard, one.place))
-    shown = near[:_EXAMPLES]
-    places = sorted({place for one in shown for place in (one.place, one.kept)})
-    found = {place: (title, text) for place, title, text in _texts(documents, places)}
-    names = documents.table["article_id"]
-    examples = []
-    for one in shown:
-        (title, text), (kept_title, kept_text) = found[one.place], found[one.kept]
-        start = max(0, _shared_start(text, kept_text) - _BEFORE_DIFFERENCE)
-        cut = slice(start, start + _EXCERPT_CHARACTERS)
-        dropped = {"id": names[one.place].as_py(), "title": title, "text": text[cut], "jaccard": one.jaccard}
-        kept = {"kept_id": names[one.kept].as_py(), "kept_title": kept_title, "kept_text": kept_text[cut]}
-        examples.append(dropped | kept)
-    return examples
-
-
-def _shared_start(one: str, other: str) -> int:
-    """Count the characters up to the first difference."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
-
-
-def _write_removals(documents: _Documents, removals: list[_Removal], prefix: str) -> dict[str, int]:
-    """Write every shard's list of removed rows; return how many rows each shard loses."""
-    table = documents.table
-    names = table["article_id"].to_pylist() if removals else []
-    shards, rows = table["shard"].to_numpy(), table["row"].to_numpy()
-    lists: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for one in removals:
-        line = {"row": int(rows[one.place]), "article_id": names[one.place], "reason": one.reason}
-        lists[int(shards[one.place])].append(line | {"kept_id": names[one.kept], "jaccard": one.jaccard})
-    for number, shard in enumerate(documents.shards):
-        lines = sorted(lists[number], key=lambda line: line["row"])
-        buffer = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(lines, schema=REMOVED_SCHEMA), buffer)
-        stats = dict(Counter(line["reason"] for line in lines))
-        write_shard(prefix, shard.name, {".parquet": buffer.getvalue().to_pybytes()}, len(lines), stats)
-    return {shard.name: len(lists[number]) for number, shard in enumerate(documents.shards)}
+def _split_anchors(index: DocumentIndex, removals: Removals) -> dict[str, str]:
+    """Find the ids at the two ends of what stays, a part at a time: millions of Python strings would be too much."""
+    stays = np.ones(len(index), dtype=bool)
+    stays[removals.documents] = False
+    ends: list[str] = []
+    for start in range(0, len(index), _IDS_AT_A_TIME):
+        part = index.ids[start : start + _IDS_AT_A_TIME].filter(pa.array(stays[start : start + _IDS_AT_A_TIME]))
+        ends += part.to_pylist()
+        ends = list(split.anchors(ends).values()) if ends else []
+    return split.anchors(ends)

@@ -6,7 +6,6 @@ code points, words are hashed by a prefix polynomial modulo 2**64, and five neig
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,18 +14,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import rensa
+import xxhash
 
 from components.preprocess.settings import SIGNATURE_PERMUTATIONS
 
 SHINGLE_WORDS = 5
 SIGNATURE_TYPE = pa.list_(pa.uint32(), SIGNATURE_PERMUTATIONS)
 """Arrow type of the `signature` column of a clean shard."""
+DIGEST_BYTES = 16
 
 _SEED = 42
-_WORD_CATEGORIES = frozenset({"Mn", "Mc", "Me", "Cs"})  # combining marks, and halves of characters beyond the table
-_WORD = re.compile(r"[^\W_]+")
+WORD_CATEGORIES = frozenset({"Mn", "Mc", "Me", "Cs"})  # combining marks, and halves of characters beyond the table
 _BATCH_SHINGLES = 4_000_000  # bounds the flat hash buffer at 32 MB
 _TABLE_SIZE = 0x10000  # UTF-16 code units: a rarer character is two surrogates, each with a value of its own
+_POWERS = 1 << 20  # 16 MB for both tables, whatever the length of a text
 _BASE = 0x9E3779B97F4A7C15  # odd, hence invertible modulo 2**64
 _BASE_INVERSE = pow(_BASE, -1, 1 << 64)
 _WORD_BASE = np.uint64(0xD1342543DE82EF95)
@@ -44,18 +45,43 @@ def signatures(texts: Sequence[str]) -> np.ndarray:
     Returns:
         uint32 array of shape (len(texts), 112).
     """
+    return sketches(texts)[0]
+
+
+def sketches(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the search for copies needs of texts: the result of `signatures`, and that of `words_digest`.
+
+    Both in one go, because cutting a text into words is most of the work.
+
+    Returns:
+        uint32 array of shape (len(texts), 112) and uint8 array of shape (len(texts), 16).
+    """
     rows: list[np.ndarray] = []
+    digests: list[bytes] = []
     batch: list[np.ndarray] = []
     size = 0
     for text in texts:
-        batch.append(_shingle_hashes(text))
-        size += len(batch[-1])
+        words = word_hashes(text)
+        digests.append(words_digest_of(words))
+        batch.append(_shingle_hashes(words))
+        size += len(words)
         if size >= _BATCH_SHINGLES:
             rows.append(_sketch(batch))
             batch, size = [], 0
     if batch:
         rows.append(_sketch(batch))
-    return np.concatenate(rows) if rows else np.empty((0, SIGNATURE_PERMUTATIONS), dtype=np.uint32)
+    matrix = np.concatenate(rows) if rows else np.empty((0, SIGNATURE_PERMUTATIONS), dtype=np.uint32)
+    return matrix, np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def words_digest(text: str) -> bytes:
+    """Return 16 bytes that are equal for texts of the same words: case, punctuation and layout do not matter."""
+    return words_digest_of(word_hashes(text))
+
+
+def words_digest_of(words: np.ndarray) -> bytes:
+    """Return what `words_digest` does, for the result of `word_hashes`."""
+    return xxhash.xxh3_128_digest(words.astype("<u8", copy=False).data)
 
 
 def shingles(text: str) -> np.ndarray:
@@ -64,20 +90,63 @@ def shingles(text: str) -> np.ndarray:
     Words are runs of letters, digits and combining marks; case, punctuation and spacing do not matter. A text of fewer
     than five words has one shingle, made of all of them; a text without words has none.
     """
-    return np.unique(_shingle_hashes(text))
+    return shingles_of(word_hashes(text))
+
+
+def shingles_of(words: np.ndarray) -> np.ndarray:
+    """Return what `shingles` does, for the result of `word_hashes`."""
+    hashes = np.sort(_shingle_hashes(words))  # np.unique takes 15 times as long
+    return hashes[np.diff(hashes, prepend=~hashes[:1]) != 0]
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
     """Return |A & B| / |A | B| of two results of `shingles`; two empty sets are not similar (0.0)."""
     if not len(first) or not len(second):
         return 0.0
-    shared = len(np.intersect1d(first, second, assume_unique=True))
+    both = np.sort(np.concatenate([first, second]), kind="stable")  # merges two sorted runs
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
     return shared / (len(first) + len(second) - shared)
 
 
-def normalised(text: str) -> str:
-    """Return a text's words, lowercased and one space apart: equal for texts that differ only in layout."""
-    return " ".join(_WORD.findall(text.lower()))
+def word_hashes(text: str) -> np.ndarray:
+    """Hash each word of a text, in their order, all at once.
+
+    Words are runs of letters, digits and combining marks; case does not matter. The hash is the sum of
+    value[c_i] * BASE**i over a word's characters, whatever its place in the text, and then mixed.
+
+    Returns:
+        uint64 array with one hash per word; equal words have equal hashes.
+    """
+    codes = np.frombuffer(text.encode("utf-16-le", errors="surrogatepass"), dtype="<u2")
+    values = _character_values().take(codes)
+    parts, start = [], 0
+    while len(values) - start > _POWERS:
+        # Long texts are taken in pieces that end between two words; only a word of a million characters is cut.
+        between = np.flatnonzero(values[start : start + _POWERS] == 0)
+        end = start + (int(between[-1]) + 1 if len(between) else _POWERS)
+        parts.append(_runs_hashed(values[start:end]))
+        start = end
+    return np.concatenate([*parts, _runs_hashed(values[start:])])
+
+
+def ngram_hashes(words: np.ndarray, width: int) -> np.ndarray:
+    """Hash each run of `width` neighbouring words, in their order.
+
+    Args:
+        words: The result of `word_hashes`.
+        width: Words in a run.
+
+    Returns:
+        uint64 array with one hash per run, of length len(words) - width + 1; empty for fewer words than that.
+    """
+    count = len(words) - width + 1
+    if width < 1 or count < 1:
+        return np.empty(0, dtype=np.uint64)
+    hashes = words[:count].copy()
+    for offset in range(1, width):
+        hashes *= _WORD_BASE
+        hashes += words[offset : offset + count]
+    return _mix(hashes)
 
 
 def to_arrow(rows: np.ndarray) -> pa.Array:
@@ -109,28 +178,17 @@ def _sketch(batch: list[np.ndarray]) -> np.ndarray:
     return np.array(matrix.to_rows(), dtype=np.uint32)
 
 
-def _shingle_hashes(text: str) -> np.ndarray:
-    words = _word_hashes(text)
-    if not len(words):
-        return words
-    width = min(SHINGLE_WORDS, len(words))
-    count = len(words) - width + 1
-    hashes = words[:count].copy()
-    for offset in range(1, width):
-        hashes *= _WORD_BASE
-        hashes += words[offset : offset + count]
-    return _mix(hashes)
+def _shingle_hashes(words: np.ndarray) -> np.ndarray:
+    return ngram_hashes(words, min(SHINGLE_WORDS, len(words)))
 
 
-def _word_hashes(text: str) -> np.ndarray:
-    """Hash each word of a text: the sum of value[c_i] * BASE**i over its characters, whatever its place in the text."""
-    codes = np.frombuffer(text.encode("utf-16-le", errors="surrogatepass"), dtype="<u2")
-    values = _character_values().take(codes)
+def _runs_hashed(values: np.ndarray) -> np.ndarray:
+    """Hash each run of values other than 0."""
     is_word = np.zeros(len(values) + 2, dtype=np.int8)
     is_word[1:-1] = values != 0
     edges = np.diff(is_word)
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    powers, inverses = _powers(max(1 << 20, 1 << len(values).bit_length()))
+    powers, inverses = _powers()
     prefix = np.zeros(len(values) + 1, dtype=np.uint64)
     np.cumsum(values * powers[: len(values)], out=prefix[1:])
     return _mix((prefix[ends] - prefix[starts]) * inverses[starts])
@@ -142,16 +200,16 @@ def _character_values() -> np.ndarray:
     lowered = np.zeros(_TABLE_SIZE, dtype=np.uint64)
     for code in range(_TABLE_SIZE):
         character = chr(code)
-        if character.isalnum() or unicodedata.category(character) in _WORD_CATEGORIES:
+        if character.isalnum() or unicodedata.category(character) in WORD_CATEGORIES:
             lowered[code] = ord(character.lower()[0])
     return np.where(lowered == 0, np.uint64(0), _mix(lowered))
 
 
-@lru_cache(maxsize=4)
-def _powers(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers 0 .. length-1 of the base and of its inverse modulo 2**64."""
-    powers = np.full(length, _BASE, dtype=np.uint64)
-    inverses = np.full(length, _BASE_INVERSE, dtype=np.uint64)
+@lru_cache(maxsize=1)
+def _powers() -> tuple[np.ndarray, np.ndarray]:
+    """Powers of the base and of its inverse modulo 2**64, as many as the characters of the longest piece of a text."""
+    powers = np.full(_POWERS, _BASE, dtype=np.uint64)
+    inverses = np.full(_POWERS, _BASE_INVERSE, dtype=np.uint64)
     powers[0] = inverses[0] = 1
     return np.cumprod(powers, dtype=np.uint64), np.cumprod(inverses, dtype=np.uint64)
 
