@@ -1,22 +1,176 @@
-"""Which extracted articles stay in the corpus."""
+"""Which extracted articles stay in the corpus.
+
+A filter is a function that gets a candidate and the settings, and returns what it saw when the article has to go, else
+"". It stands in `FILTERS` under the reason that its articles are counted by; the first that objects decides.
+"""
 
 import re
-from collections import Counter
-from functools import lru_cache
-
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
+from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple
 
 from components.preprocess.jats import Article
+from components.preprocess.language import identify_language
 from components.preprocess.settings import FilterSettings
+from components.preprocess.text_statistics import TextStatistics
 
-# The languages of the literature. Restricting the choice keeps short or Latin-heavy English texts from becoming Latin.
-LANGUAGES = (
-    "ar", "bg", "ca", "cs", "da", "de", "el", "en", "es", "et", "eu", "fa", "fi", "fr", "gl", "he", "hi",
-    "hr", "hu", "id", "it", "ja", "ko", "lt", "lv", "ms", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl",
-    "sr", "sv", "th", "tr", "uk", "vi", "zh",
-)  # fmt: skip
-_SAMPLE = 600  # characters from the start, the middle and the end of a text each
-_ENOUGH = 300  # characters below which the declared language is believed
+__all__ = ["FILTERS", "Candidate", "Verdict", "explain", "identify_language", "judge"]
+
+
+class Candidate:
+    """An article that is judged, its language, and the statistics of its text; what nobody asks for is not computed."""
+
+    def __init__(self, article: Article, language: str | None = None) -> None:
+        """Take an article, and its language where it is known already."""
+        self.article = article
+        self._language = language
+
+    @cached_property
+    def language(self) -> str:
+        """The ISO 639-1 code of the text's language, "" when nothing tells."""
+        return identify_language(self.article) if self._language is None else self._language
+
+    @cached_property
+    def text(self) -> TextStatistics:
+        """The measures of the text."""
+        return TextStatistics(self.article.text)
+
+
+class Verdict(NamedTuple):
+    """Why an article is dropped: the reason it is counted by, and what was seen."""
+
+    reason: str
+    detail: str
+
+
+Filter = Callable[[Candidate, FilterSettings], str]
+
+
+def judge(article: Article, settings: FilterSettings, language: str | None = None) -> str | None:
+    """Say why an article is dropped.
+
+    Args:
+        article: An extracted article.
+        settings: The limits.
+        language: Its language where the caller has identified it already.
+
+    Returns:
+        A key of `FILTERS`, or None to keep the article.
+    """
+    verdict = explain(article, settings, language)
+    return verdict.reason if verdict else None
+
+
+def explain(article: Article, settings: FilterSettings, language: str | None = None) -> Verdict | None:
+    """Say why an article is dropped, and what was seen; takes what `judge` takes."""
+    one = Candidate(article, language)
+    for reason, objects in FILTERS.items():
+        detail = objects(one, settings)
+        if detail:
+            return Verdict(reason, detail)
+    return None
+
+
+def _article_type(one: Candidate, limits: FilterSettings) -> str:
+    kind = _type_of(one.article)
+    return kind if kind in limits.drop_article_types else ""
+
+
+def _too_short(one: Candidate, limits: FilterSettings) -> str:
+    return _below("words", one.text.words, limits.min_words)
+
+
+def _too_long(one: Candidate, limits: FilterSettings) -> str:
+    return _above("words", one.text.words, limits.max_words) if limits.max_words else ""
+
+
+def _language(one: Candidate, limits: FilterSettings) -> str:
+    wanted = not limits.languages or one.language in limits.languages
+    return "" if wanted else one.language or "unknown"
+
+
+def _word_length(one: Candidate, limits: FilterSettings) -> str:
+    length = one.text.mean_word_length
+    return _below("characters per word", length, limits.min_mean_word_length) or _above(
+        "characters per word", length, limits.max_mean_word_length
+    )
+
+
+def _low_alphabetic(one: Candidate, limits: FilterSettings) -> str:
+    return _below("of the words with a letter", one.text.alphabetic, limits.min_alphabetic)
+
+
+def _digits(one: Candidate, limits: FilterSettings) -> str:
+    return _above("of the characters are digits", one.text.digits, limits.max_digits)
+
+
+def _upper_case(one: Candidate, limits: FilterSettings) -> str:
+    return _above("of the letters upper case", one.text.upper_case, limits.max_upper_case)
+
+
+def _markup(one: Candidate, limits: FilterSettings) -> str:
+    return _above("signs of markup per word", one.text.markup, limits.max_markup)
+
+
+def _few_stop_words(one: Candidate, limits: FilterSettings) -> str:
+    if one.language != "en":
+        return ""
+    return _below("of the words are stop words", one.text.english_stop_words, limits.min_stop_words)
+
+
+def _duplicate_lines(one: Candidate, limits: FilterSettings) -> str:
+    return _above("of the lines repeated", one.text.duplicate_lines, limits.max_duplicate_lines) or _above(
+        "of the characters in repeated lines", one.text.duplicate_line_characters, limits.max_duplicate_line_characters
+    )
+
+
+def _top_ngram(one: Candidate, limits: FilterSettings) -> str:
+    for width, limit in sorted(limits.max_top_ngram.items()):
+        share = one.text.top_ngram(width) if one.text.top_ngram_bound(width) > limit else 0.0
+        detail = _above(f"of the characters in one run of {width} words", share, limit)
+        if detail:
+            return detail
+    return ""
+
+
+def _duplicate_ngrams(one: Candidate, limits: FilterSettings) -> str:
+    ascending = sorted(limits.max_duplicate_ngrams.items())
+    for place, (width, limit) in enumerate(ascending):
+        share = one.text.duplicate_ngrams(width)
+        detail = _above(f"of the characters in repeated runs of {width} words", share, limit)
+        # Longer runs repeat no more than shorter ones, so that most articles are measured once.
+        if detail or all(share <= longer for _, longer in ascending[place:]):
+            return detail
+    return ""
+
+
+FILTERS: dict[str, Filter] = {
+    "article-type": _article_type,
+    "too-short": _too_short,
+    "too-long": _too_long,
+    "language": _language,
+    "word-length": _word_length,
+    "low-alphabetic": _low_alphabetic,
+    "many-digits": _digits,
+    "upper-case": _upper_case,
+    "markup": _markup,
+    "few-stop-words": _few_stop_words,
+    "duplicate-lines": _duplicate_lines,
+    "top-ngram": _top_ngram,
+    "duplicate-ngrams": _duplicate_ngrams,
+}
+"""All filters by the reason that they drop an article for, in the order in which they are asked: the cheap ones first,
+and those that measure prose after the language is known."""
+
+
+def _below(what: str, value: float, limit: float) -> str:
+    return f"{value:.4g} {what}, at least {limit:.4g} wanted" if value < limit else ""
+
+
+def _above(what: str, value: float, limit: float) -> str:
+    return f"{value:.4g} {what}, at most {limit:.4g} wanted" if value > limit else ""
+
+
 _NOTICE = re.compile(
     r"(?:author'?s? |publisher'?s? )?(correction|corrigend(?:um|a)|errat(?:um|a)|retraction(?: note| notice)?|"
     r"retracted(?: article)?|expression of concern|addendum|withdrawal|withdrawn)(?:\s*(?:$|[:.–—])| to\b)",
@@ -29,78 +183,13 @@ _NOTICE_TYPES = {
     "withdrawn": "withdrawal",
 }
 
-
-def judge(article: Article, settings: FilterSettings, language: str | None = None) -> str | None:
-    """Say why an article is dropped.
-
-    Args:
-        article: An extracted article.
-        settings: The limits.
-        language: Its language where the caller has identified it already.
-
-    Returns:
-        ``article-type``, ``too-short``, ``too-long``, ``low-alphabetic``, ``repetitive``, ``language``, or None to
-        keep it. The cheap reasons come first.
-    """
-    if _type_of(article) in settings.drop_article_types:
-        return "article-type"
-    words = article.text.split()
-    if len(words) < settings.min_words:
-        return "too-short"
-    if settings.max_words and len(words) > settings.max_words:
-        return "too-long"
-    if settings.min_alphabetic and _alphabetic(words) < settings.min_alphabetic:
-        return "low-alphabetic"
-    if _repeated(article.text) > settings.max_repeated:
-        return "repetitive"
-    if settings.languages and (language or identify_language(article)) not in settings.languages:
-        return "language"
-    return None
-
-
-def identify_language(article: Article) -> str:
-    """Return the ISO 639-1 code of the language an article is written in, "" when nothing tells.
-
-    The text decides, not the declaration: files say `en` over Portuguese bodies, and most say nothing. Only a text too
-    short to tell is believed to be what it says.
-    """
-    text = article.text
-    if len(text) < _ENOUGH and article.language:
-        return article.language
-    if not any(map(str.isalpha, text[:_SAMPLE])):
-        return article.language
-    middle = max(len(text) // 2 - _SAMPLE // 2, _SAMPLE)
-    end = max(middle + _SAMPLE, len(text) - _SAMPLE)
-    sample = " ".join((text[:_SAMPLE], text[middle : middle + _SAMPLE], text[end:]))
-    return str(_identifier().classify(sample)[0])
+_ONLY_BY_TITLE = frozenset({"addendum"})  # some journals call whole papers that follow up on another so
 
 
 def _type_of(article: Article) -> str:
     """Return the article's type; a notice that calls itself research in its type is known by its title."""
     notice = _NOTICE.match(article.title.replace("’", "'"))
     if not notice:
-        return article.article_type
+        return "" if article.article_type in _ONLY_BY_TITLE else article.article_type
     name = re.sub(r" (?:note|notice|article)$", "", notice[1].lower())
     return _NOTICE_TYPES.get(name, name.replace(" ", "-"))
-
-
-def _alphabetic(words: list[str]) -> float:
-    """Return the share of words that hold a letter, from some thousand of them (Rae et al. 2021, "Gopher", A1.1)."""
-    sample = words[:: max(len(words) // 1000, 1)]
-    return sum(word.isalpha() or any(map(str.isalpha, word)) for word in sample) / max(len(sample), 1)
-
-
-def _repeated(text: str) -> float:
-    """Return the share of characters in paragraphs that occurred before (Rae et al. 2021, "Gopher", A1.1)."""
-    paragraphs = [paragraph for paragraph in text.split("\n") if paragraph]
-    counts = Counter(paragraphs)
-    if len(counts) == len(paragraphs):
-        return 0.0
-    return sum(len(paragraph) * (count - 1) for paragraph, count in counts.items()) / max(len(text), 1)
-
-
-@lru_cache(maxsize=1)
-def _identifier() -> LanguageIdentifier:
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    identifier.set_languages(LANGUAGES)
-    return identifier
