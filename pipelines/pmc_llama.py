@@ -19,7 +19,8 @@ def build_pipeline(defaults: Recipe) -> Any:
     """Return the pipeline; the recipe's sections are its parameters and their defaults.
 
     1. Download: plan the shards, fetch them in parallel; benchmarks and base model beside them.
-    2. Preprocess: extract text per shard, remove duplicates over all, tokenise per shard, assemble the corpus.
+    2. Preprocess: extract text without test questions per shard, remove duplicates over all, tokenise per shard,
+       assemble the corpus.
     3. Train the base model on the corpus.
     4. Evaluate base and candidate alike.
     5. Register the candidate; it becomes champion when it passes the gate.
@@ -50,7 +51,15 @@ def build_pipeline(defaults: Recipe) -> Any:
 
             with dsl.ParallelFor(plan.outputs["Output"], name="Articles to text") as shard:
                 raw = named(download_shard(download=download, plan=plan.outputs["plan"], shard=shard), "Fetch articles")
-                clean = named(extract_shard(preprocess=preprocess, raw=raw.outputs["raw"], shard=shard), "Extract text")
+                clean = named(
+                    extract_shard(
+                        preprocess=preprocess,
+                        raw=raw.outputs["raw"],
+                        benchmarks=benchmarks.outputs["benchmarks"],
+                        shard=shard,
+                    ),
+                    "Extract text",
+                )
 
             unique = named(
                 find_duplicates(preprocess=preprocess, clean=dsl.Collected(clean.outputs["clean"])), "Find duplicates"
@@ -72,6 +81,7 @@ def build_pipeline(defaults: Recipe) -> Any:
                     preprocess=preprocess,
                     deduplicated=unique.outputs["deduplicated"],
                     tokens=dsl.Collected(tokens.outputs["tokens"]),
+                    benchmarks=benchmarks.outputs["benchmarks"],
                 ),
                 "Assemble the corpus",
             )

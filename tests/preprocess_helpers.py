@@ -1,6 +1,7 @@
 """Clean shards made of invented documents, as the extraction writes them."""
 
 import io
+import json
 import random
 from hashlib import sha256
 from pathlib import Path
@@ -10,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.common import storage
+from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
 from components.common.shards import write_shard
-from components.preprocess import signatures
+from components.preprocess.article_work import TEXT_SCHEMA, with_sketches
 from components.preprocess.corpus import assemble_corpus
+from components.preprocess.decontaminate import SUFFIX, write_matches
 from components.preprocess.duplicates import find_duplicates
-from components.preprocess.extract import CLEAN_SCHEMA
 from components.preprocess.settings import DeduplicateSettings, TokenizeSettings
 from components.preprocess.tokenize import tokenize_shard
 
@@ -55,7 +57,7 @@ def with_block_replaced(text: str, share: float, seed: int) -> str:
 
 
 def document(article_id: str, text: str, **columns: Any) -> dict[str, Any]:
-    row = dict.fromkeys(CLEAN_SCHEMA.names, "") | {
+    row = dict.fromkeys(TEXT_SCHEMA.names, "") | {
         "article_id": article_id,
         "title": f"Title of {article_id}",
         "text": text,
@@ -67,6 +69,7 @@ def document(article_id: str, text: str, **columns: Any) -> dict[str, Any]:
         "sections": 1,
         "characters": len(text),
         "words": len(text.split()),
+        "is_manuscript": None,
     }
     return row | columns
 
@@ -77,10 +80,9 @@ def clean_shard(
     documents: list[dict[str, Any]],
     rejected: tuple[dict[str, str], ...] = (),
     filtered: tuple[dict[str, str], ...] = (),
+    matches: list[dict[str, Any]] | None = None,
 ) -> Shard:
-    table = pa.Table.from_pylist(documents, CLEAN_SCHEMA)
-    sketches = signatures.signatures([row["text"] for row in documents])
-    table = table.append_column("signature", signatures.to_arrow(sketches))
+    table = with_sketches(pa.Table.from_pylist(documents, TEXT_SCHEMA))
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=7)
     dropped: dict[str, int] = {}
@@ -92,10 +94,23 @@ def clean_shard(
         "dropped": dropped,
         "rejected": list(rejected),
         "filtered": list(filtered),
+        "overlaps": len(matches or []),
     }
-    return write_shard(
-        storage.join(storage.to_uri(root), "clean"), name, {".parquet": buffer.getvalue()}, len(documents), stats
-    )
+    files = {".parquet": buffer.getvalue(), SUFFIX: write_matches(matches or [])}
+    return write_shard(storage.join(storage.to_uri(root), "clean"), name, files, len(documents), stats)
+
+
+def save_questions(folder: Path, files: dict[str, list[dict[str, Any]]]) -> Manifest:
+    """Write files of questions such as `medqa-test`, as the download does; what a question lacks is filled in."""
+    shards = []
+    for name, rows in files.items():
+        rows = [{"options": {"A": "yes", "B": "no"}, "answer": "A", **row} for row in rows]
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        shards.append(
+            write_shard(storage.join(storage.to_uri(folder), "benchmarks"), name, {".jsonl": data}, len(rows))
+        )
+    mark = fingerprint([shard.sha256 for shard in shards])
+    return Manifest(kind="benchmarks", fingerprint=mark, inputs={}, settings={}, shards=shards, totals={})
 
 
 def deduplicate(root: Path | str, shards: list[Shard], limit: float = 0.05, **settings: Any) -> Manifest:

@@ -6,18 +6,20 @@ from typing import Any
 from components.common import storage
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Rejected, Shard
-from components.preprocess import signatures
+from components.preprocess.decontaminate import Decontaminator
 from components.preprocess.extract import FORMAT_VERSION, extract_shard
+from components.preprocess.question_index import TEST
 from components.preprocess.settings import PreprocessSettings
 
 
-def clean_shard(raw: Manifest, settings: PreprocessSettings, output_root: str) -> Manifest:
-    """Turn the raw shard of a manifest into clean text.
+def clean_shard(raw: Manifest, settings: PreprocessSettings, output_root: str, benchmarks: Manifest) -> Manifest:
+    """Turn the raw shard of a manifest into clean text that holds no test question.
 
     Args:
         raw: Manifest of kind ``raw`` with one shard, as the download makes it.
-        settings: The recipe's preprocess section; ``extract`` and ``filters`` matter here.
+        settings: The recipe's preprocess section; ``extract``, ``filters`` and ``decontaminate`` matter here.
         output_root: The store's root URI.
+        benchmarks: What the run evaluates; its test questions are kept out.
 
     Returns:
         Manifest of kind ``clean``; listed = kept + all dropped + rejected, those included that the download left out or
@@ -27,17 +29,21 @@ def clean_shard(raw: Manifest, settings: PreprocessSettings, output_root: str) -
         InputError: The raw shard is damaged.
         StorageError: The store cannot be read or written.
     """
-    shaping = settings.model_dump(mode="json", include={"extract", "filters"})
-    name = fingerprint("clean", FORMAT_VERSION, raw.fingerprint, shaping)
+    shaping = settings.model_dump(mode="json", include={"extract", "filters", "decontaminate"})
+    questions = {shard.name: shard.sha256 for shard in benchmarks.shards if shard.name.endswith(TEST)}
+    name = fingerprint("clean", FORMAT_VERSION, raw.fingerprint, shaping, questions)
     prefix = storage.join(output_root, "clean", name)
+    decontaminator = Decontaminator.of(benchmarks, settings.decontaminate)
     shards = [
-        _after_download(extract_shard(shard, prefix, settings.extract, settings.filters, signatures.signatures), raw)
+        _after_download(
+            extract_shard(shard, prefix, settings.extract, settings.filters, settings.workers, decontaminator), raw
+        )
         for shard in raw.shards
     ]
     return Manifest(
         kind="clean",
         fingerprint=name,
-        inputs={"raw": raw.fingerprint},
+        inputs={"raw": raw.fingerprint, "test_questions": fingerprint(questions)},
         settings=shaping,
         shards=shards,
         totals={"listed": _sum(shards, "listed"), "kept": _sum(shards, "kept"), "words": _sum(shards, "words")},

@@ -8,8 +8,14 @@ from components.common.kfp_step import kfp_step
 
 
 @kfp_step
-def extract_shard(preprocess: dict, raw: dsl.Input[dsl.Dataset], shard: str, clean: dsl.Output[dsl.Dataset]):
-    """Turn the JATS articles of one shard into clean text and say what became of each."""
+def extract_shard(
+    preprocess: dict,
+    raw: dsl.Input[dsl.Dataset],
+    benchmarks: dsl.Input[dsl.Dataset],
+    shard: str,
+    clean: dsl.Output[dsl.Dataset],
+):
+    """Turn the JATS articles of one shard into clean text without test questions, and say what became of each."""
     from components.common import storage
     from components.common.manifest import Manifest
     from components.common.settings import get_settings
@@ -19,7 +25,8 @@ def extract_shard(preprocess: dict, raw: dsl.Input[dsl.Dataset], shard: str, cle
 
     with step(f"Extract text ({shard})") as current:
         root = storage.to_uri(get_settings().store_uri)
-        manifest = clean_shard(Manifest.load(raw.path), PreprocessSettings(**preprocess), root)
+        questions = Manifest.load(benchmarks.path)
+        manifest = clean_shard(Manifest.load(raw.path), PreprocessSettings(**preprocess), root, questions)
         manifest.save(clean.path)
         clean.metadata.update(manifest.metadata())
         current.report(manifest.totals)
@@ -83,16 +90,20 @@ def assemble_corpus(
     preprocess: dict,
     deduplicated: dsl.Input[dsl.Dataset],
     tokens: dsl.Input[List[dsl.Dataset]],
+    benchmarks: dsl.Input[dsl.Dataset],
     corpus: dsl.Output[dsl.Dataset],
     data_card: dsl.Output[dsl.HTML],
+    contamination: dsl.Output[dsl.HTML],
 ):
-    """Assemble the token shards into a corpus that accounts for every article, and write its data card."""
+    """Assemble the corpus, which accounts for every article; write its data card and its page on contamination."""
     from pathlib import Path
 
     from components.common import storage
     from components.common.manifest import Manifest
     from components.common.settings import get_settings
     from components.common.step import step
+    from components.preprocess.contamination import account_for_contamination
+    from components.preprocess.contamination_page import render_contamination
     from components.preprocess.corpus import assemble_corpus as logic
     from components.preprocess.data_card import render_data_card
     from components.preprocess.settings import PreprocessSettings
@@ -101,10 +112,14 @@ def assemble_corpus(
         unique = Manifest.load(deduplicated.path)
         parts = [Manifest.load(artifact.path) for artifact in tokens]
         root = storage.to_uri(get_settings().store_uri)
-        manifest = logic(unique, parts, PreprocessSettings(**preprocess).tokenize, root)
+        settings = PreprocessSettings(**preprocess)
+        overlaps = account_for_contamination(unique, Manifest.load(benchmarks.path), settings.decontaminate, root)
+        manifest = logic(unique, parts, settings.tokenize, root, overlaps.summary)
         manifest.save(corpus.path)
         corpus.metadata.update(manifest.metadata())
+        Path(contamination.path).write_text(render_contamination(overlaps), encoding="utf-8")
         Path(data_card.path).write_text(render_data_card(manifest, unique), encoding="utf-8")
         current.report(manifest.totals)
         current.run.log_dataset(manifest, "corpus")
         current.run.log_page(data_card.path, "data-card.html")
+        current.run.log_page(contamination.path, "contamination.html")

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.common import storage
@@ -13,13 +13,18 @@ from components.preprocess import accounting, split
 from components.preprocess.settings import TokenizeSettings
 from components.preprocess.tokenize import SAMPLES, SPLITS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_COUNTED = 500
 
 _SHARED = ("dtype", "vocab_size", "tokenizer_sha256", "eos_id")
 
 
 def assemble_corpus(
-    deduplicated: Manifest, token_shards: list[Manifest], settings: TokenizeSettings, output_root: str
+    deduplicated: Manifest,
+    token_shards: list[Manifest],
+    settings: TokenizeSettings,
+    output_root: str,
+    contamination: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Put the token shards together and prove that no article is missing.
 
@@ -30,13 +35,14 @@ def assemble_corpus(
         token_shards: One manifest per clean shard, in any order; each holds its train and validation shard.
         settings: What the shards were tokenised with.
         output_root: URI of the artifact store; the manifest is kept there too, in `corpus/<fingerprint>/`.
+        contamination: What was found of the benchmarks' test questions, as the manifest is to carry it.
 
     Returns:
         Manifest of kind "corpus". `extra` holds `dtype`, `vocab_size`, `tokenizer_sha256` and `splits` (shards,
-        documents and tokens of each), and for the data card `counts` (licences, languages, years, article types),
-        `lengths`, `encoders` and `samples`; `raw_shards` (URIs), `origins` (source, inventory or release) and
-        `retracted` (ids left out, or used by choice) tell where the articles come from. Shards without a
-        document are left out.
+        documents and tokens of each), `contamination`, and for the data card `counts` (licences, languages, years,
+        article types, journals), `lengths`, `encoders` and `samples`; `raw_shards` (URIs), `origins` (source, inventory
+        or release) and `retracted` (ids left out, or used by choice) tell where the articles come from. Shards without
+        a document are left out.
 
     Raises:
         InputError: A shard is missing or comes from another run or tokenizer, or a split would be empty.
@@ -55,10 +61,16 @@ def assemble_corpus(
         inputs={"deduplicated": deduplicated.fingerprint, "tokenizer": shared["tokenizer_sha256"]},
         settings=settings.model_dump(),
         shards=[_slim(shard) for shard in full],
-        totals=_totals(deduplicated, splits),
+        totals=_totals(deduplicated, splits) | _contamination_totals(contamination or {}),
         dropped=dict(accounting.dropped(deduplicated.shards) + Counter(deduplicated.dropped)),
         rejected=deduplicated.rejected,
-        extra={**shared, "splits": splits, **_description(full), **_origin(deduplicated)},
+        extra={
+            **shared,
+            "splits": splits,
+            **_description(full),
+            **_origin(deduplicated),
+            **({"contamination": dict(contamination)} if contamination else {}),
+        },
     )
     _check_account(manifest)
     manifest.save_uri(storage.join(output_root, "corpus", manifest.fingerprint, "manifest.json"))
@@ -128,6 +140,15 @@ def _totals(deduplicated: Manifest, splits: dict[str, dict[str, Any]]) -> dict[s
     }
 
 
+def _contamination_totals(contamination: Mapping[str, Any]) -> dict[str, int]:
+    by_benchmark: dict[str, dict[str, int]] = contamination.get("benchmarks", {})
+    return {
+        f"test_questions_{what}": sum(counts[what] for counts in by_benchmark.values())
+        for what in ("overlapping", "contaminated")
+        if by_benchmark
+    }
+
+
 def _description(shards: list[Shard]) -> dict[str, Any]:
     """Sum up what the data card shows of the kept documents."""
     counts: dict[str, Counter[str]] = {}
@@ -138,11 +159,18 @@ def _description(shards: list[Shard]) -> dict[str, Any]:
             counts.setdefault(name, Counter()).update(values)
     samples = [sample for shard in shards for sample in shard.stats["samples"] if shard.stats["split"] == split.TRAIN]
     return {
-        "counts": {name: dict(counter.most_common()) for name, counter in counts.items()},
+        "counts": {name: _largest(counter) for name, counter in counts.items()},
         "lengths": dict(sorted(lengths.items(), key=lambda item: int(item[0]))),
         "encoders": dict(Counter(shard.stats["encoder"] for shard in shards)),
         "samples": heapq.nsmallest(SAMPLES, samples, key=lambda one: (split.position(one["id"]), one["id"])),
     }
+
+
+def _largest(counter: Counter[str]) -> dict[str, int]:
+    """Return the counts, the largest first; of thousands (journals) the small ones are summed up."""
+    ordered = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ordered[_COUNTED:])
+    return dict(ordered[:_COUNTED]) | ({f"{len(ordered) - _COUNTED:,} others": rest} if rest else {})
 
 
 def _origin(deduplicated: Manifest) -> dict[str, Any]:

@@ -1,65 +1,50 @@
 """One raw shard to one clean shard: JATS to text, filtered, every article accounted for."""
 
+import contextlib
 import logging
-import multiprocessing
-import os
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from hashlib import sha256
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.common import storage
-from components.common.errors import InputError, PipelineError
 from components.common.manifest import Shard
 from components.common.progress import track
 from components.common.shards import finished_shard, write_shard
-from components.preprocess import filters, jats
-from components.preprocess.settings import SIGNATURE_PERMUTATIONS, ExtractSettings, FilterSettings
+from components.common.stored_file import StoredFile
+from components.preprocess import pod
+from components.preprocess.article_work import (
+    CLEAN_SCHEMA,
+    ArticleWork,
+    Outcome,
+    RawArticle,
+    name_of,
+    size_of,
+)
+from components.preprocess.decontaminate import SUFFIX, Decontaminator, write_matches
+from components.preprocess.dropped_samples import lowest
+from components.preprocess.raw_articles import BATCH_ARTICLES, read_batches
+from components.preprocess.settings import ExtractSettings, FilterSettings, WorkerSettings
+from components.preprocess.worker_pool import Limits, Names, in_workers
+
+__all__ = ["CLEAN_SCHEMA", "FORMAT_VERSION", "extract_shard"]
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Part of the fingerprint of clean shards: raise it when the same article would become other text."""
 
-CLEAN_SCHEMA = pa.schema(
-    [
-        ("article_id", pa.string()),
-        ("title", pa.string()),
-        ("text", pa.string()),
-        ("language", pa.string()),
-        ("article_type", pa.string()),
-        ("journal", pa.string()),
-        ("year", pa.int32()),
-        ("licence", pa.string()),
-        ("doi", pa.string()),
-        ("pmid", pa.string()),
-        ("pmcid", pa.string()),
-        ("sections", pa.int32()),
-        ("characters", pa.int32()),
-        ("words", pa.int32()),
-        ("sha256", pa.string()),
-    ]
-)
-"""Columns of a clean shard; with a signature function also `signature`, 112 uint32."""
-
-Signature = Callable[[list[str]], np.ndarray]
-_RawRow = dict[str, Any]
-
-_RAW_COLUMNS = ["article_id", "xml"]
-# What the source says of an article counts more than what the article says of itself.
-_SOURCE_COLUMNS = ["licence", "doi", "pmid", "pmcid"]
-_BATCH = 64  # articles a process takes at a time
-_INLINE = 200  # below this many articles, starting processes costs more than it gains
 _ROW_GROUP = 1024
+# Signatures and texts hardly repeat: dictionaries of theirs would make the file larger and slower to write.
+_DICTIONARIES = ["language", "article_type", "journal", "licence"]
+_STEP_BYTES = 500_000_000  # for the step itself beside its workers
+_LOSSES, _LOSSES_PER_ARTICLE = 12, 0.01
 
 
 def extract_shard(
@@ -67,13 +52,15 @@ def extract_shard(
     prefix_uri: str,
     extract: ExtractSettings,
     filters: FilterSettings,
-    signature: Signature | None = None,
-    workers: int | None = None,
+    workers: WorkerSettings | None = None,
+    decontaminator: Decontaminator | None = None,
 ) -> Shard:
     """Turn a raw shard into a clean one, or return the clean one if it is finished.
 
     The clean shard's stats hold `listed`, `kept`, `dropped` (reason to count), `rejected` (id, reason, detail of what
-    could not be read), `filtered` (id and reason of what was dropped) and `repaired` (what was mended, to count);
+    could not be read), `filtered` (id, reason, detail of what was dropped), `dropped_samples` (id, reason, title, text
+    of a few of these), `repaired` (what was mended, to count) and `overlaps` (rows of the file
+    `<name>.contamination.parquet` beside the shard: articles and test questions that share a run of words);
     listed = kept + all dropped + all rejected.
 
     Args:
@@ -81,8 +68,9 @@ def extract_shard(
         prefix_uri: The folder of the clean shard; it contains the fingerprint.
         extract: What becomes text.
         filters: Which texts stay.
-        signature: Maps texts to MinHash signatures, shape (texts, 112), uint32; an importable function.
-        workers: How many processes; None takes one per CPU this process may use.
+        workers: The processes that do the work; what they are has no say in what the shard holds, articles apart that
+            are too much for them.
+        decontaminator: Looks for test questions in the texts that stay; None looks for none.
 
     Returns:
         The clean shard, of the raw shard's name.
@@ -90,24 +78,25 @@ def extract_shard(
     Raises:
         InputError: The raw shard is no readable Parquet file or lacks a column.
         StorageError: The store refuses.
-        PipelineError: A worker process died.
+        PipelineError: Worker processes can't start, or too many of them died.
     """
     done = finished_shard(prefix_uri, raw.name)
     if done is not None:
         log.info("%s is finished: %d articles kept.", raw.name, done.rows)
         return done
     tally = _Tally()
-    work = _Work(extract, filters, signature)
+    work = ArticleWork(extract, filters, decontaminator)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clean.parquet"
-        with storage.local_copy(raw.uri) as source, pq.ParquetWriter(path, work.schema, compression="zstd") as writer:
-            batches = _raw_batches(source, raw.uri)
-            workers = workers or _cpus()
-            total = -(-raw.rows // _BATCH) or None
-            alone = workers == 1 or raw.rows <= _INLINE
-            results = map(work, batches) if alone else _in_processes(work, batches, workers, raw)
-            _write(track(results, total, f"Extracting {raw.name}", "batches"), writer, work.schema, tally)
-        shard = write_shard(prefix_uri, raw.name, {".parquet": path}, tally.kept, tally.stats())
+        with (
+            storage.local_copy(raw.uri) as source,
+            pq.ParquetWriter(path, CLEAN_SCHEMA, compression="zstd", use_dictionary=_DICTIONARIES) as writer,
+            contextlib.closing(_outcomes(work, source, raw, workers or WorkerSettings())) as outcomes,
+        ):
+            articles = track(_article_by_article(outcomes), raw.rows or None, f"Extracting {raw.name}", "articles")
+            _write(articles, writer, tally)
+        files: dict[str, bytes | Path | StoredFile] = {".parquet": path, SUFFIX: write_matches(tally.matches)}
+        shard = write_shard(prefix_uri, raw.name, files, tally.kept, tally.stats())
     log.info("%s: %d of %d articles kept.", raw.name, tally.kept, tally.listed)
     return shard
 
@@ -122,16 +111,20 @@ class _Tally:
     repaired: Counter[str] = field(default_factory=Counter)
     rejected: list[dict[str, str]] = field(default_factory=list)
     filtered: list[dict[str, str]] = field(default_factory=list)
+    samples: list[dict[str, str]] = field(default_factory=list)
+    matches: list[dict[str, Any]] = field(default_factory=list)
     characters: int = 0
     words: int = 0
 
-    def add(self, outcome: "_Outcome") -> None:
+    def add(self, outcome: Outcome) -> None:
         self.listed += outcome.listed
         self.kept += outcome.table.num_rows
         self.dropped.update(item["reason"] for item in outcome.filtered)
         self.repaired.update(outcome.repaired)
         self.rejected += outcome.rejected
         self.filtered += outcome.filtered
+        self.samples = lowest([*self.samples, *outcome.samples])
+        self.matches += outcome.matches
         self.characters += sum(outcome.table["characters"].to_pylist())
         self.words += sum(outcome.table["words"].to_pylist())
 
@@ -142,144 +135,58 @@ class _Tally:
             "dropped": dict(sorted(self.dropped.items())),
             "rejected": self.rejected,
             "filtered": self.filtered,
+            "dropped_samples": self.samples,
             "repaired": dict(sorted(self.repaired.items())),
+            "overlaps": len(self.matches),
             "characters": self.characters,
             "words": self.words,
         }
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of one batch."""
-
-    listed: int
-    table: pa.Table
-    rejected: list[dict[str, str]]
-    filtered: list[dict[str, str]]
-    repaired: dict[str, int]
-
-
-@dataclass(frozen=True)
-class _Work:
-    """The work on one batch; it travels to the worker processes."""
-
-    extract: ExtractSettings
-    filters: FilterSettings
-    signature: Signature | None
-
-    @property
-    def schema(self) -> pa.Schema:
-        if self.signature is None:
-            return CLEAN_SCHEMA
-        return CLEAN_SCHEMA.append(pa.field("signature", pa.list_(pa.uint32(), SIGNATURE_PERMUTATIONS)))
-
-    def __call__(self, batch: list[_RawRow]) -> _Outcome:
-        rows: list[dict[str, Any]] = []
-        rejected, filtered = [], []
-        repaired: Counter[str] = Counter()
-        for raw in batch:
-            article_id = raw["article_id"] or ""
-            try:
-                article = jats.extract(raw["xml"] or b"", self.extract)
-            except jats.ArticleError as error:
-                rejected.append({"id": article_id, "reason": error.reason, "detail": error.detail})
-                continue
-            except Exception as error:
-                error.add_note(f"while extracting {article_id}")
-                raise
-            repaired.update(article.repairs)
-            language = filters.identify_language(article)
-            reason = filters.judge(article, self.filters, language)
-            if reason:
-                detail = language if reason == "language" else ""
-                filtered.append({"id": article_id, "reason": reason, "detail": detail})
-            else:
-                rows.append(_row(article_id, article, language) | _said_by_source(raw))
-        return _Outcome(len(batch), self._table(rows), rejected, filtered, dict(repaired))
-
-    def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
-        table = pa.Table.from_pylist(rows, CLEAN_SCHEMA)
-        if self.signature is None:
-            return table
-        sketches = np.asarray(self.signature([row["text"] for row in rows]), dtype=np.uint32)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(sketches.reshape(-1)), SIGNATURE_PERMUTATIONS)
-        return table.append_column(self.schema.field("signature"), column)
+def _outcomes(work: ArticleWork, source: Path, raw: Shard, workers: WorkerSettings) -> Generator[Outcome, None, None]:
+    """Yield what became of the articles, in their order."""
+    batches = read_batches(source, raw.uri)
+    first = list(islice(batches, 2))
+    if len(first) < 2:
+        # What fits into one batch has no article that could take the step's memory; starting workers would cost more.
+        yield from map(work, first)
+        return
+    limits = Limits(
+        processes=min(_processes(workers), max(2, -(-raw.rows // BATCH_ARTICLES))),
+        memory_mb=workers.memory_mb,
+        seconds=workers.article_seconds,
+        losses=max(_LOSSES, int(_LOSSES_PER_ARTICLE * raw.rows)),
+    )
+    names: Names[RawArticle] = Names(raw.uri, name_of, size_of)
+    with contextlib.closing(in_workers(work, chain(first, batches), limits, names)) as outcomes:
+        yield from outcomes
 
 
-def _row(article_id: str, article: jats.Article, language: str) -> dict[str, Any]:
-    return {
-        "article_id": article_id,
-        "title": article.title,
-        "text": article.text,
-        "language": language,
-        "article_type": article.article_type,
-        "journal": article.journal,
-        "licence": article.licence,
-        "doi": article.doi,
-        "pmid": article.pmid,
-        "pmcid": article.pmcid,
-        "sha256": sha256(article.text.encode()).hexdigest(),
-        "year": article.year,
-        "sections": article.sections,
-        "characters": len(article.text),
-        "words": len(article.text.split()),
-    }
+def _processes(workers: WorkerSettings) -> int:
+    """Return how many workers to start: one per CPU, if the memory is enough for each to take what it may take."""
+    if workers.processes:
+        return workers.processes
+    cpus = pod.cpus()
+    fit = max(1, (pod.memory_bytes() - _STEP_BYTES) // (workers.memory_mb * 1_000_000))
+    if fit < cpus:
+        log.info("Memory is enough for %d workers of %d MB; there are %d CPUs.", fit, workers.memory_mb, cpus)
+    return min(cpus, fit)
 
 
-def _said_by_source(raw: _RawRow) -> dict[str, Any]:
-    return {name: raw[name] for name in _SOURCE_COLUMNS if raw.get(name)}
+def _article_by_article(outcomes: Iterator[Outcome]) -> Iterator[Outcome | None]:
+    """Yield each outcome, then nothing for each further article in it: progress is told in articles."""
+    for outcome in outcomes:
+        yield outcome
+        yield from repeat(None, outcome.listed - 1)
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _raw_batches(path: Path, uri: str) -> Iterator[list[_RawRow]]:
-    """Yield the articles of a raw shard in small batches; the shard is never in memory whole."""
-    try:
-        with pq.ParquetFile(path) as parquet:
-            missing = [column for column in _RAW_COLUMNS if column not in parquet.schema_arrow.names]
-            if missing:
-                raise InputError(f"The raw shard {uri} lacks the column {missing[0]!r}; download it again.")
-            known = [column for column in _SOURCE_COLUMNS if column in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(_BATCH, columns=[*_RAW_COLUMNS, *known]):
-                yield batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        problem = str(error).splitlines()[0]
-        raise InputError(
-            f"The raw shard {uri} is no whole Parquet file ({problem}); delete it and download it again."
-        ) from error
-
-
-def _in_processes(work: _Work, batches: Iterator[list[_RawRow]], workers: int, raw: Shard) -> Iterator[_Outcome]:
-    """Yield the outcomes in the order of the batches, with only a few batches waiting."""
-    # Spawned, not forked: the store's and Arrow's threads would leave locks behind in a fork.
-    context = multiprocessing.get_context("spawn")
-    waiting: deque[Future[_Outcome]] = deque()
-    with ProcessPoolExecutor(min(workers, -(-raw.rows // _BATCH)), mp_context=context) as pool:
-        try:
-            for batch in batches:
-                waiting.append(pool.submit(work, batch))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise PipelineError(
-                f"A process extracting {raw.uri} died, most likely for want of memory; give it more, or fewer CPUs."
-            ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _write(outcomes: Iterator[_Outcome], writer: pq.ParquetWriter, schema: pa.Schema, tally: _Tally) -> None:
+def _write(outcomes: Iterator[Outcome | None], writer: pq.ParquetWriter, tally: _Tally) -> None:
     """Write the kept articles in row groups of a steady size, so that the file doesn't depend on the batches."""
     held: list[pa.Table] = []
-    for outcome in outcomes:
+    for outcome in filter(None, outcomes):
         tally.add(outcome)
         held.append(outcome.table)
         if sum(table.num_rows for table in held) >= _ROW_GROUP:
             writer.write_table(pa.concat_tables(held), row_group_size=_ROW_GROUP)
             held = []
-    writer.write_table(pa.concat_tables([schema.empty_table(), *held]), row_group_size=_ROW_GROUP)
+    writer.write_table(pa.concat_tables([CLEAN_SCHEMA.empty_table(), *held]), row_group_size=_ROW_GROUP)

@@ -29,14 +29,14 @@ from components.preprocess.settings import TokenizeSettings
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = (split.TRAIN, split.VALIDATION)
 SAMPLES = 3
 BINS_PER_DOUBLING = 2
 """The histogram of document lengths has bins of sqrt(2): bin b holds 2**(b/2) <= tokens < 2**((b+1)/2)."""
 
 _BATCH = 128  # documents encoded at a time, about a million tokens
-_COUNTED = ("licence", "language", "year", "article_type")
+_COUNTED = ("licence", "language", "year", "article_type", "journal")
 _COLUMNS = ["article_id", "title", "text", *_COUNTED]
 _EXCERPT_CHARACTERS = 600
 _LARGEST_UINT16_VOCABULARY = 1 << 16
