@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from components.preprocess.text import NUMBER, YEAR, cite, has_plain_citation, tidy, without_plain_citations
+from components.preprocess.citations import NUMBER, YEAR, cite, has_plain_citation, without_plain_citations
+from components.preprocess.text import tidy
 
 N, Y = NUMBER, YEAR
 SMITH = cite("Smith et al., 2019")
@@ -47,6 +48,25 @@ SMITH = cite("Smith et al., 2019")
         (f"As {cite('Smith et al. (2019)')} showed", "As Smith et al. (2019) showed"),
         (f"pioneers such as ({SMITH}) and", "pioneers such as Smith et al., 2019 and"),
         (f"(for review, see {cite('Smith (2019)')}), it is", "it is"),
+        (f"seen (GS30, Smith et al. {Y}) here", "seen (GS30) here"),
+        (f"seen (AIC; see {SMITH} for a review) here", "seen (AIC) here"),
+        (f"seen (see [{N}] for its protocol) here", "seen here"),
+        (f"methods (Ensemble methods [{N}], see [{N}] for a review) work", "methods (Ensemble methods) work"),
+        (f"five accessions (TVu-8851,{N} TVu-9698,{N} and TVu-3)", "five accessions (TVu-8851, TVu-9698, and TVu-3)"),
+        (f"paid [Chad ({cite('Roe, 2003')}), and Peru (Lee {Y})]", "paid [Chad, and Peru]"),
+        (f"seen (Smith et al. {Y}b, {Y}) here", "seen here"),
+        (f"seen (DePaoli, 2014{N}; Wu et al., 2007{N}) here", "seen here"),
+        (f"seen (Pina; Torres; Acerete, {Y}; and others) here", "seen here"),
+        (f"seen (the Republic of Korea {Y}) here", "seen (the Republic of Korea) here"),
+        (f"Others did not (but see {SMITH}).", "Others did not."),
+        (f"Others did not, but see [{N}].", "Others did not."),
+        (f"in reviews such as [{N}-{N}].", "in reviews."),
+        (f"Smith et al. [{N}]. Next", "Smith et al. Next"),
+        (f"So it is. ({SMITH}).", "So it is."),
+        (f"so it is (...) and “[...] more” ({SMITH})", "so it is (...) and “[...] more”"),
+        (f"noted by{cite('Smith (2019)')}apud{cite('Roe (1999)')}, and", "noted by Smith (2019) apud Roe (1999), and"),
+        (f"{cite('Dahl (2010')}, {cite('2012)')} said", "Dahl (2010) said"),
+        (f"见图1（{cite('王等，2019')}）。", "见图1。"),
     ],
 )
 def test_citations_leave_nothing_behind(marked: str, clean: str) -> None:
@@ -66,6 +86,8 @@ def test_citations_leave_nothing_behind(marked: str, clean: str) -> None:
         ("an empty () pair [] but print() stays", "an empty pair but print() stays"),
         ("R<sup>2</sup> and <i>p</i> < 0.05", "R2 and p < 0.05"),
         ("from 0 .5 to 1", "from 0 .5 to 1"),
+        ("images,, and lost,.", "images, and lost."),
+        ("an elision [...] stays ; (…) too", "an elision [...] stays; (…) too"),
     ],
 )
 def test_invisible_characters_and_stray_spaces_go(text: str, clean: str) -> None:

@@ -57,15 +57,18 @@ def load_reference(tokenizer: Path) -> Tokenizer:
     return reference
 
 
-def choose_encoder(tokenizer: Path, probe: Sequence[str], fastest: bool = True) -> tuple[str, Encode]:
+def choose_encoder(
+    tokenizer: Path, probe: Sequence[str], fastest: bool = True, model: Tokenizer | None = None
+) -> tuple[str, Encode]:
     """Return the name and the function of the fastest encoder that is proven equal to the reference.
 
     Args:
         tokenizer: Folder with `tokenizer.json`.
         probe: Texts to prove it on, besides a few hard ones.
         fastest: False takes the reference without a look at the others.
+        model: What `load_reference` returned for that folder, where it is at hand.
     """
-    model = load_reference(tokenizer)
+    model = model or load_reference(tokenizer)
     reference = _reference_encoder(model)
     if not fastest:
         return REFERENCE, reference

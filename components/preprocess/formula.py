@@ -10,14 +10,15 @@ from components.preprocess.safe_xml import all_text
 
 _DOCUMENT = re.compile(r"\\begin\{document\}(.*?)(?:\\end\{document\}|$)", re.DOTALL)
 _PREAMBLE = re.compile(
-    r"\\(?:documentclass|usepackage|setlength|DeclareMathSizes|newcommand|pagestyle)(?:\[[^\]]*\])?(?:\{[^{}]*\})*"
+    r"\\(?:documentclass|usepackage|setlength|DeclareMathSizes|newcommand|pagestyle)"
+    r"(?:\[[^\[\]]{0,200}\])?(?:\{[^{}]*\})*"
 )
 _DELIMITERS = re.compile(r"^\s*(?:\$\$?|\\\[|\\\()|(?:\$\$?|\\\]|\\\))\s*$")
 _STYLES = re.compile(
     r"\\(?:mathrm|mathbf|mathit|mathsf|mathcal|mathbb|boldsymbol|text|textrm|textit|textbf|operatorname|mbox|hbox|rm|bf|it|"
     r"left|right|big|Big|bigg|Bigg|displaystyle|textstyle|limits|nolimits|begin\{[a-z*]+\}|end\{[a-z*]+\})(?![A-Za-z])"
 )
-_SPACING = re.compile(r"\\[,;:! ]|\\\\|\\(?:quad|qquad|hfill|hspace\{[^}]*\})(?![A-Za-z])|~")
+_SPACING = re.compile(r"\\[,;:! ]|\\\\|\\(?:quad|qquad|hfill|hspace\{[^{}]{0,100}\})(?![A-Za-z])|~")
 _COMMAND_NAMES = re.compile(r"\\([A-Za-z]+)")
 _TEX_NAMES = {
     "to": "rarr",
@@ -35,11 +36,16 @@ _ACCENTS = {
     "¯": "\u0304", "‾": "\u0304", "―": "\u0304", "_": "\u0304",
     "-": "\u0304", "→": "\u20d7", "⃗": "\u20d7", ".": "\u0307", "˙": "\u0307", "¨": "\u0308",
 }  # fmt: skip
+_PRODUCT = re.compile(r"\d[\d.]*[^\W\d_]")  # a/2b would be read as half of ab
+_LONGEST = 20_000  # characters; a longer one is no formula, and a hostile one would be costly to write out
 _SIMPLE = re.compile(r"-?[\w.∞′*]+")
 
 
 def mathml_text(math: etree._Element) -> str:
     """Return a MathML formula as one readable line, such as ``(a + b)/2 = sqrt(x^2)``."""
+    text = all_text(math)
+    if len(text) > _LONGEST:
+        return " ".join(text.split())
     return " ".join(_linear(math).split())
 
 
@@ -135,7 +141,8 @@ def _under(element: etree._Element) -> str:
 
 
 def _fraction(element: etree._Element) -> str:
-    return "/".join(map(_group, _parts(element)))
+    over, *under = map(_group, _parts(element)) if len(element) else [""]
+    return "/".join([over, *(f"({part})" if _PRODUCT.match(part) else part for part in under)])
 
 
 def _root(element: etree._Element) -> str:

@@ -33,13 +33,16 @@ class Metadata:
 
 
 def read_metadata(article: etree._Element) -> Metadata:
-    """Read the front matter of an article (JATS, NLM 2.3 or 3.0)."""
+    """Read the front matter of an article or sub-article (JATS, NLM 2.3 or 3.0)."""
     metadata = Metadata(
         article_type=(article.get("article-type") or "").strip().lower(),
         language=re.split("[-_]", (article.get(_XML_LANG) or "").strip().lower())[0],
     )
     front = article.find("{*}front")
     if front is None:
+        stub = article.find("{*}front-stub")  # of a review or a reply
+        if stub is not None:
+            _read_article_meta(stub, metadata)
         return metadata
     journal = front.find("{*}journal-meta")
     if journal is not None:

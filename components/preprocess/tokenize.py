@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tokenizers import Tokenizer
 
 from components.common import storage
 from components.common.errors import InputError
@@ -66,7 +67,8 @@ def tokenize_shard(
         InputError: There is no such shard, or it or the tokenizer cannot be used.
     """
     clean = deduplicated.shard(shard_name)
-    vocabulary = _vocabulary(tokenizer, settings.add_eos)
+    reference = load_reference(tokenizer)
+    vocabulary = _vocabulary(tokenizer, reference, settings.add_eos)
     # The choice of the encoder cannot change the ids, so it is no part of the name.
     chosen = settings.model_dump(exclude={"encoder", "probe_documents"})
     mark = fingerprint(deduplicated.fingerprint, vocabulary, chosen, FORMAT_VERSION)
@@ -82,7 +84,7 @@ def tokenize_shard(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pmc-")))
         writers = {name: stack.enter_context(_SplitWriter(folder / name, vocabulary)) for name in SPLITS}
         probe = _probe(parquet, kept, settings.probe_documents)
-        encoder, encode = choose_encoder(tokenizer, probe, settings.encoder == "fastest")
+        encoder, encode = choose_encoder(tokenizer, probe, settings.encoder == "fastest", reference)
         _encode_all(parquet, kept, encode, writers, deduplicated.extra["split_anchors"], settings, shard_name)
         shards = []
         for name, writer in writers.items():
@@ -182,9 +184,8 @@ def _probe(parquet: pq.ParquetFile, kept: np.ndarray, count: int) -> list[str]:
     return texts
 
 
-def _vocabulary(tokenizer: Path, add_eos: bool) -> dict[str, Any]:
+def _vocabulary(tokenizer: Path, reference: Tokenizer, add_eos: bool) -> dict[str, Any]:
     """Return what names and shapes the ids: the tokenizer's hash, the vocabulary's size, the type of an id, the EOS."""
-    reference = load_reference(tokenizer)
     size = max(reference.get_vocab(with_added_tokens=True).values()) + 1
     return {
         "tokenizer_sha256": sha256_file(tokenizer / "tokenizer.json"),

@@ -1,0 +1,176 @@
+"""One pass over the tree of an article: its blocks (titles, paragraphs, captions, lists), clean and in order.
+
+What an element means is not decided here but in `elements`, by name.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lxml import etree
+
+from components.preprocess.citations import has_plain_citation, without_plain_citations
+from components.preprocess.elements import FLOATS, HANDLERS, is_container, paragraph
+from components.preprocess.jats_metadata import Metadata
+from components.preprocess.safe_xml import ArticleError, all_text, local_name
+from components.preprocess.settings import ExtractSettings
+from components.preprocess.text import tidy
+
+_IDENTIFIER = re.compile(r"(?:doi:? *)?(?:https?://(?:dx\.)?doi\.org/)?10\.\d{4,9}/\S+", re.IGNORECASE)
+_DEEPEST = 32
+
+
+class Walker:
+    """Collects the blocks of an article.
+
+    Attributes:
+        settings: What becomes text.
+        article: The article's element.
+        blocks: What was collected so far.
+        sections: Titled sections kept so far.
+        linked_citations: Whether a linked citation was seen; typed ones are then left alone.
+    """
+
+    def __init__(self, settings: ExtractSettings, article: etree._Element) -> None:
+        """Begin with no blocks."""
+        self.settings = settings
+        self.article = article
+        self.blocks: list[str] = []
+        self.sections = 0
+        self.linked_citations = False
+        self._floats: list[etree._Element] = []  # figures and boxes within a paragraph: they stand behind it
+        self._depth = 0
+        self._known: set[str] = set()
+        self._known_blocks = 0
+        self._reference_ids: frozenset[str] | None = None
+        self._references: int | None = None
+
+    def title(self, metadata: Metadata) -> str:
+        """Return the article's title with its subtitle."""
+        titles = [self.line(element) for element in metadata.titles]
+        main, *rest = [title for title in titles if title] or [""]
+        return ": ".join([main.rstrip(":"), *rest]) if rest else main
+
+    def abstract(self, element: etree._Element) -> None:
+        """Add an abstract under its own heading, or under `Abstract` when the main one has none."""
+        headed = any(local_name(child) == "title" and all_text(child).strip() for child in element)
+        with self.under("" if headed or element.get("abstract-type") else "Abstract"):
+            self.walk(element)
+
+    @contextmanager
+    def under(self, heading: str) -> Iterator[None]:
+        """Put a heading before what is added in the meantime, if anything is."""
+        before = len(self.blocks)
+        yield
+        if heading and len(self.blocks) > before:
+            self.blocks.insert(before, heading)
+
+    def walk(self, parent: etree._Element) -> None:
+        """Add the blocks of an element that holds blocks; loose text and inline markup become paragraphs."""
+        out: list[str] = []
+        text = parent.text
+        if text and not text.isspace():
+            out.append(text)
+        for child in parent:
+            handler = HANDLERS[child.tag]
+            if handler is paragraph:
+                self.flush(out)
+                self.inline(child, out)
+                self.flush(out)
+            elif handler is not None:
+                handler(self, child, out)
+            elif is_container(child):
+                self.flush(out)
+                self.walk(child)
+            else:
+                self.inline(child, out)
+            tail = child.tail
+            if tail and not tail.isspace():
+                out.append(tail)
+        self.flush(out)
+
+    def write(self, element: etree._Element) -> None:
+        """Add one element with what it means itself, not only what it holds."""
+        handler = HANDLERS[element.tag]
+        if handler is None:
+            self.walk(element)
+        else:
+            handler(self, element, [])
+
+    def inline(self, element: etree._Element, out: list[str]) -> None:
+        """Append the text of an element to a line; blocks inside it end the line, figures wait for its end."""
+        text = element.text
+        if text:
+            out.append(text)
+        for child in element:
+            handler = HANDLERS[child.tag]
+            if handler is None:
+                self.inline(child, out)
+            elif handler in FLOATS:
+                self._floats.append(child)
+            else:
+                handler(self, child, out)
+            tail = child.tail
+            if tail:
+                out.append(tail)
+
+    def flush(self, out: list[str]) -> None:
+        """End the line: make it a block if it says anything; then come the figures that stood in it."""
+        if out:
+            text = "".join(out)
+            out.clear()
+            self.add(self.clean(text))
+        if self._floats:
+            floats, self._floats = self._floats, []
+            for element in floats:
+                self.write(element)
+
+    def add(self, block: str) -> None:
+        """Add a block unless it holds no letter or digit, or is an identifier, as eLife has under each figure."""
+        if block.startswith(("DOI", "doi", "http")) and _IDENTIFIER.fullmatch(block):
+            return
+        if block and (block[0].isalnum() or any(map(str.isalnum, block))):
+            self.blocks.append(block)
+
+    def clean(self, text: str) -> str:
+        """Tidy a line; typed citations go too where the article does not link its citations."""
+        if not self.linked_citations and has_plain_citation(text):
+            text = without_plain_citations(text, self.references)
+        return tidy(text)
+
+    def line(self, element: etree._Element) -> str:
+        """Return all text of an element as one clean line, blocks within it joined."""
+        return " ".join(self.apart(element))
+
+    def apart(self, element: etree._Element) -> list[str]:
+        """Return the blocks of an element instead of adding them."""
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise ArticleError("too-deep", f"lists, boxes or tables within one another are more than {_DEEPEST} deep")
+        outer, self.blocks = self.blocks, []
+        waiting, self._floats = self._floats, []
+        self.walk(element)
+        found, self.blocks, self._floats = self.blocks, outer, waiting
+        self._depth -= 1
+        return found
+
+    def known(self) -> set[str]:
+        """Return the texts of the blocks so far."""
+        self._known.update(self.blocks[self._known_blocks :])
+        self._known_blocks = len(self.blocks)
+        return self._known
+
+    @property
+    def reference_ids(self) -> frozenset[str]:
+        """The ids of the entries of the reference list."""
+        if self._reference_ids is None:
+            self._reference_ids = frozenset(ref.get("id", "") for ref in self.article.iter("{*}ref")) - {""}
+        return self._reference_ids
+
+    @property
+    def references(self) -> int:
+        """How many entries the article's reference lists hold."""
+        if self._references is None:
+            lists = self.article.iterfind("{*}back/{*}ref-list")
+            self._references = sum(local_name(entry) == "ref" for entries in lists for entry in entries)
+        return self._references
