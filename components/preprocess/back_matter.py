@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lxml import etree
 
-from components.preprocess.safe_xml import all_text, local_name
+from components.preprocess.safe_xml import all_text, child_named, local_name
 from components.preprocess.settings import ExtractSettings
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _kind(section: etree._Element) -> str:
 
 
 def _title(element: etree._Element) -> str:
-    title = next((child for child in element if local_name(child) == "title"), None)
+    title = child_named(element, "title")
     return "" if title is None else all_text(title)
 
 

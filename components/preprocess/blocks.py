@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lxml import etree
 
 from components.preprocess import back_matter
-from components.preprocess.safe_xml import all_text, local_name
+from components.preprocess.safe_xml import all_text, child_named, local_name
 from components.preprocess.text import tidy
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def block(walker: "Walker", element: etree._Element, out: list[str]) -> None:
 def section(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     """Write a section; its title goes when nothing is left under it."""
     walker.flush(out)
-    title = next((child for child in element if local_name(child) == "title"), None)
+    title = child_named(element, "title")
     heading = "" if title is None else all_text(title)
     if back_matter.is_dropped(element, heading, walker.settings):
         back_matter.walk_wanted(walker, element)
@@ -87,7 +87,7 @@ def listing(walker: "Walker", element: etree._Element, out: list[str]) -> None:
 
 
 def _bullet(item: etree._Element, kind: str, number: int) -> str:
-    label = next((_bare(child) for child in item if local_name(child) == "label"), "")
+    label = next(map(_bare, item.iterchildren("{*}label")), "")
     if any(map(str.isalnum, label)):
         return f"{label}." if _SHORT_LABEL.fullmatch(label) else label
     if kind in ("order", "number", "arabic"):
@@ -138,14 +138,13 @@ def figure(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     walker.flush(out)
     is_table = local_name(element).startswith("table")
     if walker.settings.captions:
-        captions = [block for child in element if local_name(child) == "caption" for block in walker.apart(child)]
+        captions = [block for child in element.iterchildren("{*}caption") for block in walker.apart(child)]
         caption = _sentences(captions)
         label = _label(element)
         if caption:
             walker.add(f"{label}. {caption}" if label else caption)
-        for child in element:
-            if local_name(child) in ("p", "list", "def-list"):  # some publishers go on beside the caption
-                walker.write(child)
+        for child in element.iterchildren("{*}p", "{*}list", "{*}def-list"):  # beside the caption, with some publishers
+            walker.write(child)
     for child in element if is_table and walker.settings.tables else ():
         for table in [child] if local_name(child) == "table" else child.iterfind("{*}table"):
             _table(walker, table)
@@ -154,9 +153,8 @@ def figure(walker: "Walker", element: etree._Element, out: list[str]) -> None:
 def figure_group(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     """Write the captions of a group of figures and of those in it."""
     figure(walker, element, out)
-    for child in element:
-        if local_name(child) in ("fig", "table-wrap"):
-            figure(walker, child, out)
+    for child in element.iterchildren("{*}fig", "{*}table-wrap"):
+        figure(walker, child, out)
 
 
 def _table(walker: "Walker", table: etree._Element) -> None:
@@ -172,8 +170,8 @@ def _table(walker: "Walker", table: etree._Element) -> None:
 def speech(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     """Write what somebody says after his name."""
     walker.flush(out)
-    speaker = next((walker.line(child) for child in element if local_name(child) == "speaker"), "")
-    said = " ".join(walker.line(child) for child in element if local_name(child) == "p")
+    speaker = next(map(walker.line, element.iterchildren("{*}speaker")), "")
+    said = " ".join(map(walker.line, element.iterchildren("{*}p")))
     walker.add(f"{speaker.rstrip(':')}: {said}" if speaker else said)
 
 
@@ -206,7 +204,7 @@ def preformatted(walker: "Walker", element: etree._Element, out: list[str]) -> N
 
 def _label(element: etree._Element) -> str:
     """Return the label of a figure, box or theorem without the punctuation at its end."""
-    label = next((child for child in element if local_name(child) == "label"), None)
+    label = child_named(element, "label")
     return "" if label is None else tidy(_bare(label)).rstrip(" .:-–—|")
 
 

@@ -59,6 +59,43 @@ _DANGLING = re.compile(
     r"(?:[,;]? (?:but see|(?:as )?in|by|from|of|according to|than|see|also|such as|e\.g\.?|i\.e\.?|cf\.?|"
     r"for (?:a )?(?:recent )?reviews?,? see),?)++$|^see$"
 )
+_PUNCTUATION, _LOOSE, _OPENING = ".;:,)]", " ,;:–-", "(["  # the empty string, an end, is in all of them
+# What the patterns of words before a citation can end in: looked up faster than they are.
+_REFERENCE_ENDS = (
+    "ef",
+    "efs",
+    "ef.",
+    "efs.",
+    "eference",
+    "eferences",
+    "itation",
+    "itations",
+    "nces.",
+    "ions.",
+    "ce.",
+    "on.",
+)
+_DANGLING_ENDS = (
+    *(
+        " in",
+        " by",
+        " from",
+        " of",
+        " to",
+        " than",
+        " see",
+        " also",
+        " as",
+        "e.g.",
+        "e.g",
+        "i.e.",
+        "i.e",
+        " cf.",
+        " cf",
+    ),
+    *("eview", "eviews", " see,", " also,", " as,", "e.g.,", "e.g,", "i.e.,", "i.e,", "cf.,", "cf,", " in,", " by,"),
+    *(" from,", " of,", " to,", " than,", "eview,", "eviews,"),
+)
 # A citation by name in brackets after such a word is part of the sentence.
 _LEADS_IN = re.compile(r"\b(?:in|by|of|from|with|to|see|and|such as|e\.g\.,?|than|using|follow(?:s|ing)) $")
 _PLAIN_NUMBERS = re.compile(r"(?:^| |(?<=[.,;]))\[(?:[1-9]\d{0,2})(?:\s?[,;–—−‐-]\s?[1-9]\d{0,2})*\](?!\w)")
@@ -74,6 +111,7 @@ _SURNAME = re.compile(rf"(?:{_PARTICLE} )*(?:Mc|Mac)?[^\W\d_a-z][^\W\d_A-Z]+(?:[
 _AND_OTHERS = re.compile(r"\s*(?:and|among|y|e|entre) (?:others|otros|outros)\s*")
 _TRAILING = re.compile(r"[\s,:]+(?:and|or|see|in|by)?\s*$|^[\s,:]+")
 _HAS_NAME = re.compile(r"[^\W\d_]{3}")
+_MARKED_NUMBERS = NUMBER + " ,;–-−"  # most brackets hold nothing else
 _DEEPEST = 8  # brackets within brackets within ...
 _LONG = 1000  # brackets longer than this are prose; the patterns are not tried on them
 
@@ -83,9 +121,9 @@ def cite(text: str) -> str:
 
     A name (``Smith et al. (2019)``) may be part of the sentence, so its text travels inside the mark.
     """
-    words = text.strip()
-    if words.isdigit() and len(words) <= 3:
+    if text.isdigit() and len(text) <= 3:
         return NUMBER
+    words = text.strip()
     if not words.isprintable():
         words = _MARKS.sub("", words)
     # A bracket whose partner stands outside the link belongs outside.
@@ -146,18 +184,22 @@ def _join(segments: list[str]) -> str:
     """Join what stood around citations: no doubled commas, no comma before a full stop, no words that touch."""
     joined = [segments[0]]
     for after in segments[1:]:
-        before = joined[-1].rstrip(" ")
-        if before[-1:] in ("f", "s", ".", "e", "n"):
+        before = joined[-1]
+        if before[-1:] == " ":
+            before = before.rstrip(" ")
+        if before.endswith(_REFERENCE_ENDS):
             before = before[:-24] + _REFERENCE_WORD.sub("", before[-24:]).rstrip(" ")
-        following = after.lstrip(" ")[:1]
-        if not following or following in ".;:,)]":
-            before = before[:-32] + _DANGLING.sub("", before[-32:])
-            before = before.rstrip(" ,;:–-")
+        following = after[:1] if after[:1] != " " else after.lstrip(" ")[:1]
+        if following in _PUNCTUATION:
+            if before.endswith(_DANGLING_ENDS) or before == "see":
+                before = before[:-32] + _DANGLING.sub("", before[-32:])
+            if before[-1:] in _LOOSE:
+                before = before.rstrip(_LOOSE)
         if following == "." and before.endswith((".", "!", "?")):
             after = after.lstrip(" ")[1:]  # "so it is. (Smith, 2019)."
-        elif not before or before[-1] in "([":
+        elif before[-1:] in _OPENING:
             after = after.lstrip(" ,;:")
-        elif following == after[:1] and after[:1].isalnum() and before[-1] not in "-–/":
+        elif following == after[:1] and following.isalnum() and before[-1] not in "-–/":
             after = " " + after
         joined[-1] = before
         joined.append(after)
@@ -167,6 +209,8 @@ def _join(segments: list[str]) -> str:
 def _judge_brackets(match: re.Match[str]) -> str:
     """Drop brackets that hold only citations (a mark stays for the sentence around them), else clean what they hold."""
     inner = match[1]
+    if not inner.strip(_MARKED_NUMBERS):
+        return NUMBER
     if len(inner) > _LONG:
         return match[0][0] + inner.translate(_SHOWN) + match[0][-1]
     if _says_nothing(inner):

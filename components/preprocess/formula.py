@@ -6,7 +6,7 @@ from html.entities import html5
 
 from lxml import etree
 
-from components.preprocess.safe_xml import all_text
+from components.preprocess.safe_xml import all_text, local_name
 
 _DOCUMENT = re.compile(r"\\begin\{document\}(.*?)(?:\\end\{document\}|$)", re.DOTALL)
 _PREAMBLE = re.compile(
@@ -73,16 +73,13 @@ def _character(match: re.Match[str]) -> str:
 
 
 def _linear(element: etree._Element) -> str:
-    tag = element.tag
-    if not isinstance(tag, str):
-        return ""
-    name = tag.rpartition("}")[2]
-    write = _WRITERS.get(name)
+    write = _WRITERS.get(local_name(element))
     return write(element) if write else _row(element)
 
 
 def _row(element: etree._Element) -> str:
-    return (element.text or "").strip() + "".join(map(_linear, element))
+    text = (element.text or "").strip()
+    return text + "".join(map(_linear, element)) if len(element) else text
 
 
 def _operator(element: etree._Element) -> str:
@@ -178,6 +175,7 @@ def _space(_: etree._Element) -> str:
 
 
 _WRITERS: dict[str, Callable[[etree._Element], str]] = {
+    "": _nothing,  # a comment
     "mo": _operator,
     "mtext": _words,
     "ms": _words,

@@ -40,19 +40,22 @@ def link(walker: "Walker", element: etree._Element, out: list[str]) -> None:
         kind = "bibr" if (element.get("rid") or "").partition(" ")[0] in walker.reference_ids else "other"
     if kind in _NOTE_LINKS:
         return
-    inner: list[str] = []
-    walker.inline(element, inner)
-    text = "".join(inner)
-    if len(text) > _LONGEST:  # it is not what it says it is
-        out.append(text)
-        return
-    if kind in _CITATIONS:
+    text = _text(walker, element)
+    if kind in _CITATIONS and len(text) <= _LONGEST:  # else it is not what it says it is
         walker.linked_citations = True
         out.append(cite(text))
         return
-    if out and (text[:1].isdigit() or text[:1].isupper()) and _ENDS_IN_WORD.search(out[-1][-2:]):
+    if out and text[:1].isalnum() and not text[:1].islower() and _ENDS_IN_WORD.search(out[-1][-2:]):
         out.append(" ")  # "and<xref>Fig. 3</xref>"
     out.append(text)
+
+
+def _text(walker: "Walker", element: etree._Element) -> str:
+    if not len(element):
+        return element.text or ""
+    inner: list[str] = []
+    walker.inline(element, inner)
+    return "".join(inner)
 
 
 def subscript(walker: "Walker", element: etree._Element, out: list[str]) -> None:

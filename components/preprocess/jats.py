@@ -10,6 +10,7 @@ from components.preprocess.jats_metadata import Metadata, read_metadata
 from components.preprocess.safe_xml import ArticleError, local_name, parse
 from components.preprocess.settings import ExtractSettings
 from components.preprocess.text import tidy
+from components.preprocess.unread import Trimmed, trim
 from components.preprocess.walker import Walker
 
 __all__ = ["Article", "ArticleError", "extract"]
@@ -51,13 +52,13 @@ def extract(xml: bytes, settings: ExtractSettings) -> Article:
             unknown-entity, unknown-encoding, too-large, too-deep, not-jats, no-body,
             escaped-html.
     """
-    root, repairs = parse(xml, settings.max_bytes)
+    trimmed, root, repairs = _parsed(xml, settings)
     article = _find_article(root)
     parts = {local_name(child): child for child in reversed(article)}
     if "body" not in parts:
         raise ArticleError("no-body", f"it has {', '.join(local_name(child) for child in article)}"[:200])
     metadata = read_metadata(article)
-    walker = Walker(settings, article)
+    walker = Walker(settings, article, trimmed)
     try:
         title = walker.title(metadata)
         text = _text(walker, title, metadata, parts)
@@ -77,6 +78,18 @@ def extract(xml: bytes, settings: ExtractSettings) -> Article:
         sections=walker.sections,
         repairs=repairs,
     )
+
+
+def _parsed(xml: bytes, settings: ExtractSettings) -> tuple[Trimmed, etree._Element, tuple[str, ...]]:
+    """Parse an article without what nobody reads, or whole if that fails: the fault is to be told of the whole file."""
+    trimmed = trim(xml, settings.tables)
+    if len(trimmed.xml) < len(xml) <= settings.max_bytes:
+        try:
+            return trimmed, *parse(trimmed.xml, settings.max_bytes)
+        except ArticleError as error:
+            if error.reason == "entity-declarations":
+                raise
+    return Trimmed(xml), *parse(xml, settings.max_bytes)
 
 
 def _find_article(root: etree._Element) -> etree._Element:

@@ -98,13 +98,22 @@ def parse(xml: bytes, max_bytes: int) -> tuple[etree._Element, tuple[str, ...]]:
 
 def all_text(element: etree._Element) -> str:
     """Return all text within an element, as it stands."""
+    if not len(element):
+        return element.text or ""
     return "".join(cast("Iterator[str]", element.itertext()))
 
 
 def local_name(element: etree._Element) -> str:
     """Return the element's name without namespace; "" for a comment or processing instruction."""
     tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+    if not isinstance(tag, str):
+        return ""
+    return tag.rpartition("}")[2] if "}" in tag else tag
+
+
+def child_named(element: etree._Element, name: str) -> etree._Element | None:
+    """Return the first child of that name, whatever its namespace."""
+    return next(element.iterchildren("{*}" + name), None)
 
 
 def _parse(xml: bytes) -> etree._Element:

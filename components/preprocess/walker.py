@@ -15,6 +15,7 @@ from components.preprocess.jats_metadata import Metadata
 from components.preprocess.safe_xml import ArticleError, all_text, local_name
 from components.preprocess.settings import ExtractSettings
 from components.preprocess.text import tidy
+from components.preprocess.unread import Trimmed
 
 _IDENTIFIER = re.compile(r"(?:doi:? *)?(?:https?://(?:dx\.)?doi\.org/)?10\.\d{4,9}/\S+", re.IGNORECASE)
 _DEEPEST = 32
@@ -31,10 +32,11 @@ class Walker:
         linked_citations: Whether a linked citation was seen; typed ones are then left alone.
     """
 
-    def __init__(self, settings: ExtractSettings, article: etree._Element) -> None:
+    def __init__(self, settings: ExtractSettings, article: etree._Element, trimmed: Trimmed) -> None:
         """Begin with no blocks."""
         self.settings = settings
         self.article = article
+        self._trimmed = trimmed
         self.blocks: list[str] = []
         self.sections = 0
         self.linked_citations = False
@@ -74,7 +76,8 @@ class Walker:
         for child in parent:
             handler = HANDLERS[child.tag]
             if handler is paragraph:
-                self.flush(out)
+                if out or self._floats:
+                    self.flush(out)
                 self.inline(child, out)
                 self.flush(out)
             elif handler is not None:
@@ -105,7 +108,10 @@ class Walker:
         for child in element:
             handler = HANDLERS[child.tag]
             if handler is None:
-                self.inline(child, out)
+                if len(child):
+                    self.inline(child, out)
+                elif child.text:
+                    out.append(child.text)
             elif handler in FLOATS:
                 self._floats.append(child)
             else:
@@ -117,7 +123,7 @@ class Walker:
     def flush(self, out: list[str]) -> None:
         """End the line: make it a block if it says anything; then come the figures that stood in it."""
         if out:
-            text = "".join(out)
+            text = "".join(out) if len(out) > 1 else out[0]
             out.clear()
             self.add(self.clean(text))
         if self._floats:
@@ -164,7 +170,8 @@ class Walker:
     def reference_ids(self) -> frozenset[str]:
         """The ids of the entries of the reference list."""
         if self._reference_ids is None:
-            self._reference_ids = frozenset(ref.get("id", "") for ref in self.article.iter("{*}ref")) - {""}
+            left = frozenset(ref.get("id", "") for ref in self.article.iter("{*}ref")) - {""}
+            self._reference_ids = left | self._trimmed.reference_ids
         return self._reference_ids
 
     @property
@@ -172,5 +179,6 @@ class Walker:
         """How many entries the article's reference lists hold."""
         if self._references is None:
             lists = self.article.iterfind("{*}back/{*}ref-list")
-            self._references = sum(local_name(entry) == "ref" for entries in lists for entry in entries)
+            left = sum(local_name(entry) == "ref" for entries in lists for entry in entries)
+            self._references = left + self._trimmed.reference_count
         return self._references
