@@ -18,6 +18,7 @@ from components.common import storage
 from components.common.errors import InputError, PipelineError
 from components.common.manifest import Manifest, Shard
 from components.preprocess import extract, jats, raw_articles
+from components.preprocess.article_work import TEXT_SCHEMA, Outcome, with_sketches
 from components.preprocess.decontaminate import SUFFIX, Decontaminator
 from components.preprocess.extract import CLEAN_SCHEMA, extract_shard
 from components.preprocess.raw_articles import read_batches
@@ -256,7 +257,7 @@ def test_an_article_that_needs_more_memory_than_a_worker_may_take_is_out_of_memo
     tmp_path: Path,
 ) -> None:
     """libxml2 says "unknown error" when it gets no memory."""
-    large = b"<article><body><p>" + b"<b>a</b>" * 2_000_000 + b"</p></body></article>"
+    large = b"<article><body>" + b"<p>a few words to a paragraph and no more</p>" * 650_000 + b"</body></article>"
     raw = raw_shard(tmp_path, [good(0), large, good(2)])
     settings = WorkerSettings(processes=1, memory_mb=300)
     shard = extract_shard(raw, storage.to_uri(tmp_path / "clean"), ExtractSettings(), FilterSettings(), settings)
@@ -302,6 +303,21 @@ def test_a_step_killed_in_the_middle_leaves_no_shard_and_its_rerun_the_same_byte
         "shard-00000.contamination.parquet",
         "shard-00000.json",
     }
+
+
+@pytest.mark.parametrize("batches", [[400] * 6, [64] * 37 + [32], [1] * 2400, [2400], [1000, 1, 1, 1, 1397]])
+def test_the_row_groups_do_not_depend_on_how_the_articles_were_batched(tmp_path: Path, batches: list[int]) -> None:
+    rows = [{"article_id": f"PMC{number}", "text": "", "characters": 0, "words": 0} for number in range(2400)]
+    table = with_sketches(pa.Table.from_pylist(rows, TEXT_SCHEMA))
+    path = tmp_path / "clean.parquet"
+    with pq.ParquetWriter(path, CLEAN_SCHEMA) as writer:
+        starts = [sum(batches[:number]) for number in range(len(batches))]
+        parts = (table.slice(start, size) for start, size in zip(starts, batches, strict=True))
+        outcomes = (Outcome(part.num_rows, part, [], [], [], {}, []) for part in parts)
+        extract._write(outcomes, writer, extract._Tally())
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    assert groups == [1024, 1024, 352]
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

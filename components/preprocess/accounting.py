@@ -8,6 +8,7 @@ from components.common.errors import InputError
 from components.common.manifest import Rejected, Shard
 
 _CULPRITS_NAMED = 3
+_SHOWN_OF_A_REASON = 3
 
 
 def listed(shards: Iterable[Shard]) -> int:
@@ -31,6 +32,25 @@ def rejected(shards: Iterable[Shard]) -> list[Rejected]:
 def filtered(shards: Iterable[Shard]) -> list[Rejected]:
     """List the articles that a filter left out, with its reason."""
     return [Rejected.model_validate(item) for shard in shards for item in _stat(shard, "filtered")]
+
+
+def slimmed(shards: Iterable[Shard]) -> list[Shard]:
+    """Leave of the articles that a filter left out those that a page shows: all stand in each shard's sidecar.
+
+    A manifest that named every one of them would be large, and is read by every step that follows.
+    """
+    return [shard.model_copy(update={"stats": {**shard.stats, "filtered": _shown(shard)}}) for shard in shards]
+
+
+def _shown(shard: Shard) -> list[dict[str, str]]:
+    sampled = {sample["id"] for sample in shard.stats.get("dropped_samples", [])}
+    seen: Counter[str] = Counter()
+    shown = []
+    for item in _stat(shard, "filtered"):
+        seen[item["reason"]] += 1
+        if seen[item["reason"]] <= _SHOWN_OF_A_REASON or item["id"] in sampled:
+            shown.append(item)
+    return shown
 
 
 def check_rejected(shards: list[Shard], limit: float) -> None:

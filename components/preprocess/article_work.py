@@ -100,20 +100,23 @@ class ArticleWork:
                 raise MemoryError(error.detail) from error
             return Fate(rejected={"id": article_id, "reason": error.reason, "detail": error.detail})
         language = identify_language(article)
-        verdict = filters.explain(article, self.filters, language)
+        candidate = filters.Candidate(article, language)
+        verdict = filters.assess(candidate, self.filters)
         if verdict:
             return _dropped(article_id, article, verdict.reason, verdict.detail)
         said_by_source = {name: raw[name] for name in SOURCE_COLUMNS if raw.get(name)}
-        text, matches = article.text, []
+        text, words, matches = article.text, candidate.text.words, []
         if self.decontaminator:
             examined = self.decontaminator.examine(article_id, said_by_source.get("pmid", article.pmid), text)
             text, matches, reason = examined.text, examined.matches, examined.reason
-            if text != article.text and len(text.split()) < self.filters.min_words:
-                reason = CONTAMINATED  # too little is left without the question
+            if text != article.text:
+                words = len(text.split())
+                if words < self.filters.min_words:
+                    reason = CONTAMINATED  # too little is left without the question
             if reason:
                 matches = [match | {"action": "drop"} for match in matches]
                 return _dropped(article_id, article, reason, "", matches)
-        row = _row(article_id, article, text, language) | said_by_source
+        row = _row(article_id, article, text, words, language) | said_by_source
         return Fate(row, repairs=article.repairs, matches=matches)
 
     def give_up(self, raw: RawArticle, reason: str, detail: str) -> Outcome:
@@ -179,7 +182,7 @@ def _for_want_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _row(article_id: str, article: jats.Article, text: str, language: str) -> dict[str, Any]:
+def _row(article_id: str, article: jats.Article, text: str, words: int, language: str) -> dict[str, Any]:
     return {
         "article_id": article_id,
         "title": article.title,
@@ -195,5 +198,5 @@ def _row(article_id: str, article: jats.Article, text: str, language: str) -> di
         "year": article.year,
         "sections": article.sections,
         "characters": len(text),
-        "words": len(text.split()),
+        "words": words,
     }

@@ -48,7 +48,7 @@ def section(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     walker.walk(element)
     if title is None or not heading.strip() or len(walker.blocks) == before:
         return
-    if len(walker.blocks) == before + 1 and walker.blocks[-1] == walker.line(title):
+    if len(walker.blocks) == before + 1 and tidy(walker.blocks[-1]) == walker.line(title):
         walker.blocks.pop()  # all under the heading was dropped
     else:
         walker.sections += 1

@@ -121,9 +121,9 @@ def cite(text: str) -> str:
 
     A name (``Smith et al. (2019)``) may be part of the sentence, so its text travels inside the mark.
     """
-    if text.isdigit() and len(text) <= 3:
-        return NUMBER
     words = text.strip()
+    if words.isdigit() and len(words) <= 3:
+        return NUMBER
     if not words.isprintable():
         words = _MARKS.sub("", words)
     # A bracket whose partner stands outside the link belongs outside.

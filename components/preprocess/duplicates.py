@@ -118,7 +118,7 @@ def _manifest(
         fingerprint=mark,
         inputs=inputs,
         settings=settings.model_dump(),
-        shards=clean,
+        shards=accounting.slimmed(clean),
         totals={
             "listed": accounting.listed(clean),
             "clean": rows,

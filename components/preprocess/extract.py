@@ -181,12 +181,12 @@ def _article_by_article(outcomes: Iterator[Outcome]) -> Iterator[Outcome | None]
 
 
 def _write(outcomes: Iterator[Outcome | None], writer: pq.ParquetWriter, tally: _Tally) -> None:
-    """Write the kept articles in row groups of a steady size, so that the file doesn't depend on the batches."""
-    held: list[pa.Table] = []
+    """Write the kept articles in row groups of one size, so that the file doesn't depend on how they were batched."""
+    held = CLEAN_SCHEMA.empty_table()
     for outcome in filter(None, outcomes):
         tally.add(outcome)
-        held.append(outcome.table)
-        if sum(table.num_rows for table in held) >= _ROW_GROUP:
-            writer.write_table(pa.concat_tables(held), row_group_size=_ROW_GROUP)
-            held = []
-    writer.write_table(pa.concat_tables([CLEAN_SCHEMA.empty_table(), *held]), row_group_size=_ROW_GROUP)
+        held = pa.concat_tables([held, outcome.table])
+        while held.num_rows >= _ROW_GROUP:
+            writer.write_table(held.slice(0, _ROW_GROUP).combine_chunks(), row_group_size=_ROW_GROUP)
+            held = held.slice(_ROW_GROUP)
+    writer.write_table(held.combine_chunks(), row_group_size=_ROW_GROUP)

@@ -63,7 +63,11 @@ def judge(article: Article, settings: FilterSettings, language: str | None = Non
 
 def explain(article: Article, settings: FilterSettings, language: str | None = None) -> Verdict | None:
     """Say why an article is dropped, and what was seen; takes what `judge` takes."""
-    one = Candidate(article, language)
+    return assess(Candidate(article, language), settings)
+
+
+def assess(one: Candidate, settings: FilterSettings) -> Verdict | None:
+    """Say why a candidate is dropped, and what was seen; None keeps it."""
     for reason, objects in FILTERS.items():
         detail = objects(one, settings)
         if detail:

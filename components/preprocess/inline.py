@@ -40,10 +40,10 @@ def link(walker: "Walker", element: etree._Element, out: list[str]) -> None:
         kind = "bibr" if (element.get("rid") or "").partition(" ")[0] in walker.reference_ids else "other"
     if kind in _NOTE_LINKS:
         return
-    text = _text(walker, element)
+    text = _text(walker, element) if len(element) else element.text or ""
     if kind in _CITATIONS and len(text) <= _LONGEST:  # else it is not what it says it is
         walker.linked_citations = True
-        out.append(cite(text))
+        out.append(NUMBER if text.isdigit() and len(text) < 4 else cite(text))
         return
     if out and text[:1].isalnum() and not text[:1].islower() and _ENDS_IN_WORD.search(out[-1][-2:]):
         out.append(" ")  # "and<xref>Fig. 3</xref>"
@@ -51,8 +51,6 @@ def link(walker: "Walker", element: etree._Element, out: list[str]) -> None:
 
 
 def _text(walker: "Walker", element: etree._Element) -> str:
-    if not len(element):
-        return element.text or ""
     inner: list[str] = []
     walker.inline(element, inner)
     return "".join(inner)

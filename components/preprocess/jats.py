@@ -108,6 +108,7 @@ def _text(walker: Walker, title: str, metadata: Metadata, parts: dict[str, etree
             walker.abstract(abstract)
     before_body = len(walker.blocks)
     walker.walk(parts["body"])
+    walker.settle()
     if len(walker.blocks) == before_body:
         raise ArticleError("no-body", "the body holds no text")
     if sum(len(_ESCAPED_HTML.findall(block)) for block in walker.blocks if "</" in block) > _MAX_ESCAPED_TAGS:
@@ -117,6 +118,7 @@ def _text(walker: Walker, title: str, metadata: Metadata, parts: dict[str, etree
     walk_back(walker, walker.article, parts.get("back"))
     if walker.settings.sub_articles:
         _add_sub_articles(walker, walker.article)
+    walker.settle()
     return "\n\n".join([title, *walker.blocks] if title else walker.blocks)
 
 
