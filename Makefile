@@ -22,7 +22,7 @@ BIN  := $(VENV)/bin
 READY := $(VENV)/.ready
 settings := $(if $(SOURCE),--set download.source=$(SOURCE)) $(if $(ARTICLES),--set 'download.articles=$(ARTICLES)') $(foreach pair,$(SET),--set '$(pair)')
 
-.PHONY: help setup constraints run retractions recipes settings compile test lint format bench ui clean distclean
+.PHONY: help setup constraints run retractions recipes settings compile test fuzz lint format bench ui clean distclean
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "; print "Targets:"} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ compile: $(READY) ## Compile the pipeline for Kubeflow: make compile RECIPE=pape
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+fuzz: $(READY) ## Extract some ten thousand damaged articles: make fuzz [ARTICLES=archive of JATS files]
+	$(BIN)/python tests/fuzz.py $(if $(ARTICLES),--articles $(ARTICLES))
+
 lint: $(READY) ## Check format, code, types, import rules and YAML
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -73,10 +76,12 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure: make bench [ARTICLES=archive of JATS files]; the download needs nginx
+bench: $(READY) ## Measure, half an hour: make bench [ARTICLES=archive of JATS files]; the download needs nginx
 	$(BIN)/python -m benchmarks $(if $(ARTICLES),--articles $(ARTICLES))
 	$(BIN)/python -m benchmarks.download $(if $(ARTICLES),--source $(ARTICLES))
 	$(BIN)/python -m benchmarks.inventory
+	$(BIN)/python -m benchmarks.duplicates $(if $(ARTICLES),--articles $(ARTICLES))
+	$(BIN)/python -m benchmarks.peers $(if $(ARTICLES),--articles $(ARTICLES))
 
 ui: $(READY) ## Open MLflow's pages on http://127.0.0.1:PORT
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(PMC_HOME))/mlflow.db --port $(PORT) --workers 1

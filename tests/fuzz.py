@@ -7,18 +7,21 @@ filters, signatures and the search for test questions take it.
 """
 
 import argparse
+import contextlib
 import copy
+import importlib
+import itertools
 import random
 import re
 import sys
 import time
 import unicodedata
 from collections import Counter
-from concurrent.futures import TimeoutError as TooSlow
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lxml import etree
-from pebble import ProcessExpired, ProcessPool
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,6 +33,7 @@ from components.preprocess.decontaminate import Decontaminator
 from components.preprocess.question_index import build_index
 from components.preprocess.settings import DecontaminateSettings, ExtractSettings, FilterSettings
 from components.preprocess.signatures import signatures
+from components.preprocess.worker_pool import Limits, Names, in_workers
 
 SECONDS = 5.0
 BATCH = 50
@@ -79,23 +83,37 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> tuple[Counter[str], list[tuple[int, str]]]:
     outcomes: Counter[str] = Counter()
     failures: list[tuple[int, str]] = []
-    initial = (options.articles, options.seed)
-    with ProcessPool(options.processes, initializer=_start, initargs=initial) as pool:
-        batches = [range(first, min(first + BATCH, options.inputs)) for first in range(0, options.inputs, BATCH)]
-        waiting = [(batch, pool.schedule(_batch, args=[batch], timeout=60 + SECONDS * BATCH)) for batch in batches]
-        for batch, future in waiting:
-            try:
-                results = future.result()
-            except (ProcessExpired, TooSlow) as error:
-                failures.append((batch[0], f"to {batch[-1]}: {type(error).__name__} {error}"))
-                continue
-            outcomes.update(outcome for _, outcome in results if not outcome.startswith("FAILED"))
-            failures += [(number, outcome) for number, outcome in results if outcome.startswith("FAILED")]
+    numbers = range(options.inputs)
+    batches = (list(numbers[first : first + BATCH]) for first in range(0, options.inputs, BATCH))
+    limits = Limits(options.processes, memory_mb=900, seconds=30 * SECONDS, losses=100)
+    names: Names[int] = Names("the fuzzer's inputs", lambda number: f"input {number}", lambda _: 0)
+    # As `tests.fuzz`, not as the program that runs: by that name the workers find it.
+    work = importlib.import_module("tests.fuzz").Fuzz(options.articles, options.seed)
+    with contextlib.closing(in_workers(work, batches, limits, names)) as results:
+        for number, outcome in itertools.chain.from_iterable(results):
+            if outcome.startswith("FAILED"):
+                failures.append((number, outcome))
+            else:
+                outcomes[outcome] += 1
     return outcomes, failures
 
 
-def _batch(numbers: range) -> list[tuple[int, str]]:
-    return [(number, _outcome(number)) for number in numbers]
+@dataclass(frozen=True)
+class Fuzz:
+    """The work on a batch of inputs, in a worker."""
+
+    place: str
+    seed: int
+
+    def __call__(self, batch: Sequence[int]) -> list[tuple[int, str]]:
+        """Return what became of each input."""
+        if not _FILES:
+            _start(self.place, self.seed)
+        return [(number, _outcome(number)) for number in batch]
+
+    def give_up(self, item: int, reason: str, detail: str) -> list[tuple[int, str]]:
+        """Say that an input ended its worker."""
+        return [(item, f"FAILED {reason}: {detail}")]
 
 
 def _outcome(number: int) -> str:

@@ -149,6 +149,9 @@ def test_licences_are_read_from_links_and_words(permissions: str, licence: str) 
         ),
         ("<table-wrap><label>Table 1</label><caption><p>Ages</p></caption><table><tr><td>7</td></tr></table>"
          "<table-wrap-foot><p>Foot</p></table-wrap-foot></table-wrap>", "Table 1. Ages."),
+        ("<list><list-item><label>\u200b(a)\n\t</label><p>one</p></list-item></list>", "(a) one"),
+        ("<p>x</p><preformat>one\n\u200b\n  two</preformat><verse-group><verse-line>\u200b</verse-line></verse-group>", "x\n\none\n  two"),
+        ("<p>one &lt;b&gt;  two  &lt;/b&gt; three</p>", "one two three"),
         # elements nobody has heard of pass their text on
         ("<tp:treatment xmlns:tp='urn:tp'><tp:nomen>Aus <tp:n>bus</tp:n></tp:nomen><p>Rare.</p></tp:treatment>", "Aus bus\n\nRare."),
         # what goes with all it holds

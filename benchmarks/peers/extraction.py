@@ -18,6 +18,7 @@ from benchmarks.peers import articles, runner
 from benchmarks.peers.extraction_quality import DEBRIS, KINDS, Judge
 
 NAME = "benchmarks.peers.extraction"
+PASSES = 3
 ToText = Callable[[Path], str]
 
 
@@ -71,8 +72,9 @@ def _tool(name: str, prepare: Callable[[], ToText]) -> runner.Contender:
 
         def work() -> runner.Found:
             started = runner.cpu_seconds()
-            texts = [_or_empty(to_text, path) for path in paths]
-            used = runner.cpu_seconds() - started
+            for _ in range(PASSES):  # what a worker does: it goes on for thousands of articles
+                texts = [_or_empty(to_text, path) for path in paths]
+            used = (runner.cpu_seconds() - started) / PASSES
             (folder / f"{_slug(name)}.json").write_text(json.dumps(texts))
             return {"documents": sum(bool(text) for text in texts), "cpu": used}
 

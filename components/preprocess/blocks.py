@@ -87,7 +87,7 @@ def listing(walker: "Walker", element: etree._Element, out: list[str]) -> None:
 
 
 def _bullet(item: etree._Element, kind: str, number: int) -> str:
-    label = next(map(_bare, item.iterchildren("{*}label")), "")
+    label = next((tidy(all_text(child)) for child in item.iterchildren("{*}label")), "")
     if any(map(str.isalnum, label)):
         return f"{label}." if _SHORT_LABEL.fullmatch(label) else label
     if kind in ("order", "number", "arabic"):
@@ -187,7 +187,9 @@ def verse(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     walker.flush(out)
     for is_line, children in groupby(element, lambda child: local_name(child) == "verse-line"):
         if is_line:
-            walker.blocks.append(Lines("\n".join(filter(None, map(walker.line, children)))))
+            lines = list(filter(None, map(walker.line, children)))
+            if lines:
+                walker.blocks.append(Lines("\n".join(lines)))
         else:
             for child in children:
                 walker.write(child)
@@ -197,7 +199,7 @@ def preformatted(walker: "Walker", element: etree._Element, out: list[str]) -> N
     """Write code and the like in its lines, with their indentation."""
     walker.flush(out)
     lines = [line.expandtabs(4).rstrip() for line in all_text(element).split("\n")]
-    kept = [line[: len(line) - len(line.lstrip())] + tidy(line) for line in lines if line.strip()]
+    kept = [line[: len(line) - len(line.lstrip())] + text for line in lines if (text := tidy(line))]
     if kept:
         walker.blocks.append(Lines("\n".join(kept)))
 

@@ -48,7 +48,7 @@ def polished(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     if "<" in text and "</" in text:  # one character is found much faster
-        text = _ESCAPED_TAG.sub("", text)
+        text = " ".join(_ESCAPED_TAG.sub("", text).split())
     return _mended(text) if _SUSPECT.search(text) else text
 
 
