@@ -24,10 +24,11 @@ from rich.table import Table
 from components.download.sample import TOKENIZER_DIR
 from components.download.settings import DownloadSettings
 from components.download.sources import Article, open_source
-from components.preprocess import filters, jats
-from components.preprocess.encoders import choose_encoder
+from components.preprocess.deduplication.signatures import signatures
+from components.preprocess.extraction import jats
+from components.preprocess.filtering import filters
 from components.preprocess.settings import ExtractSettings, FilterSettings
-from components.preprocess.signatures import signatures
+from components.preprocess.tokenization.encoders import choose_encoder
 from components.train.corpus import Corpus
 from components.train.windows import WindowSampler
 

@@ -36,10 +36,11 @@ from components.common.manifest import Manifest, Shard
 from components.common.shards import write_shard
 from components.download.settings import DownloadSettings
 from components.download.sources import Article, open_source
-from components.preprocess import duplicates, jats
+from components.preprocess.deduplication import duplicates
+from components.preprocess.deduplication.signatures import SIGNATURE_TYPE, signatures, sketches, to_arrow
 from components.preprocess.extract import CLEAN_SCHEMA
+from components.preprocess.extraction import jats
 from components.preprocess.settings import DeduplicateSettings, ExtractSettings
-from components.preprocess.signatures import SIGNATURE_TYPE, signatures, sketches, to_arrow
 
 WORDS = 4096  # so that five words make 60 bits, and a set of 5-grams a set of numbers
 SHORT_WORDS = 300

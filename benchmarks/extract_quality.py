@@ -26,8 +26,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.preprocess import back_matter, jats
-from components.preprocess.safe_xml import all_text, local_name, parse
+from components.preprocess.extraction import back_matter, jats
+from components.preprocess.extraction.safe_xml import all_text, local_name, parse
 from components.preprocess.settings import ExtractSettings
 
 DEBRIS = {

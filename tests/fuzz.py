@@ -28,12 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from components.common.questions import Question
 from components.download.settings import DownloadSettings
 from components.download.sources import Article, open_source
-from components.preprocess import filters, jats
-from components.preprocess.decontaminate import Decontaminator
-from components.preprocess.question_index import build_index
+from components.preprocess.decontamination.decontaminate import Decontaminator
+from components.preprocess.decontamination.question_index import build_index
+from components.preprocess.deduplication.signatures import signatures
+from components.preprocess.extraction import jats
+from components.preprocess.filtering import filters
 from components.preprocess.settings import DecontaminateSettings, ExtractSettings, FilterSettings
-from components.preprocess.signatures import signatures
-from components.preprocess.worker_pool import Limits, Names, in_workers
+from components.preprocess.workers.worker_pool import Limits, Names, in_workers
 
 SECONDS = 5.0
 BATCH = 50

@@ -16,10 +16,10 @@ from components.common.manifest import Manifest, Shard
 from components.common.shards import write_shard
 from components.preprocess.article_work import TEXT_SCHEMA, with_sketches
 from components.preprocess.corpus import assemble_corpus
-from components.preprocess.decontaminate import SUFFIX, write_matches
-from components.preprocess.duplicates import find_duplicates
+from components.preprocess.decontamination.decontaminate import SUFFIX, write_matches
+from components.preprocess.deduplication.duplicates import find_duplicates
 from components.preprocess.settings import DeduplicateSettings, TokenizeSettings
-from components.preprocess.tokenize import tokenize_shard
+from components.preprocess.tokenization.tokenize import tokenize_shard
 
 TOKENIZER = Path(__file__).parents[1] / "components" / "download" / "sample" / "tokenizer"
 SYLLABLES = (

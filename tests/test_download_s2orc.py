@@ -30,7 +30,7 @@ from components.download.settings import DownloadSettings
 from components.download.sources import Article, LeftOut, Outcome
 from components.download.sources.s2orc import S2orcSource, read_record, release_of
 from components.download.sources.s2orc_jats import BadAnnotations, to_jats
-from components.preprocess import jats
+from components.preprocess.extraction import jats
 from components.preprocess.settings import ExtractSettings
 
 KEY = "the-key"

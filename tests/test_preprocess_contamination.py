@@ -10,10 +10,10 @@ from preprocess_helpers import clean_shard, corpus_of, deduplicate, document, pr
 
 from components.common import storage
 from components.common.manifest import Manifest
-from components.preprocess.contamination import Contamination, account_for_contamination
-from components.preprocess.contamination_page import render_contamination
 from components.preprocess.corpus import assemble_corpus
-from components.preprocess.decontaminate import Decontaminator
+from components.preprocess.decontamination.contamination import Contamination, account_for_contamination
+from components.preprocess.decontamination.contamination_page import render_contamination
+from components.preprocess.decontamination.decontaminate import Decontaminator
 from components.preprocess.settings import DecontaminateSettings, TokenizeSettings
 
 FIRST, SECOND, CLEAN = prose(1, 60), prose(2, 40), prose(3, 50)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from preprocess_helpers import prose, save_questions
 
-from components.preprocess.decontaminate import Decontaminator, Verdict
+from components.preprocess.decontamination.decontaminate import Decontaminator, Verdict
 from components.preprocess.settings import DecontaminateSettings
 
 VIGNETTE = prose(1, 60)

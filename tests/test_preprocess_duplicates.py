@@ -22,10 +22,11 @@ from components.common import storage
 from components.common.errors import InputError, StorageError
 from components.common.manifest import Manifest, Shard
 from components.common.settings import get_settings
-from components.preprocess import document_index, duplicates, split, verify
-from components.preprocess.duplicates import DUPLICATE_ID, EXACT, NEAR, find_duplicates, removed_rows
+from components.preprocess.deduplication import document_index, duplicates, verify
+from components.preprocess.deduplication.duplicates import DUPLICATE_ID, EXACT, NEAR, find_duplicates, removed_rows
+from components.preprocess.deduplication.signatures import jaccard, shingles
 from components.preprocess.settings import DeduplicateSettings
-from components.preprocess.signatures import jaccard, shingles
+from components.preprocess.tokenization import split
 from tests.counting_proxy import counting_proxy
 
 
@@ -305,8 +306,8 @@ def test_the_step_killed_in_the_middle_leaves_nothing_half_written_and_a_rerun_g
 KILLER = """
 import json, os, signal, sys
 from components.common.manifest import Shard
-from components.preprocess import removals, verify
-from components.preprocess.duplicates import find_duplicates
+from components.preprocess.deduplication import removals, verify
+from components.preprocess.deduplication.duplicates import find_duplicates
 from components.preprocess.settings import DeduplicateSettings
 
 shards = [Shard.model_validate(each) for each in json.load(sys.stdin)]
@@ -344,7 +345,7 @@ PEAK = """
 import json, sys
 from pathlib import Path
 from components.common.manifest import Shard
-from components.preprocess.duplicates import find_duplicates
+from components.preprocess.deduplication.duplicates import find_duplicates
 from components.preprocess.settings import DeduplicateSettings
 
 shards = [Shard.model_validate(each) for each in json.load(sys.stdin)]

@@ -17,14 +17,15 @@ from preprocess_helpers import prose, save_questions
 from components.common import storage
 from components.common.errors import InputError, PipelineError
 from components.common.manifest import Manifest, Shard
-from components.preprocess import extract, jats, raw_articles
+from components.preprocess import extract, raw_articles
 from components.preprocess.article_work import TEXT_SCHEMA, Outcome, with_sketches
-from components.preprocess.decontaminate import SUFFIX, Decontaminator
+from components.preprocess.decontamination.decontaminate import SUFFIX, Decontaminator
+from components.preprocess.deduplication.signatures import signatures, words_digest
 from components.preprocess.extract import CLEAN_SCHEMA, extract_shard
+from components.preprocess.extraction import jats
 from components.preprocess.raw_articles import read_batches
 from components.preprocess.settings import DecontaminateSettings, ExtractSettings, FilterSettings, WorkerSettings
-from components.preprocess.signatures import signatures, words_digest
-from components.preprocess.split import position
+from components.preprocess.tokenization.split import position
 from tests.troubled_articles import TroubledArticleWork
 
 SUBJECTS = [

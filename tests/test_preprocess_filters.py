@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.preprocess import jats
-from components.preprocess.filters import FILTERS, explain, identify_language, judge
-from components.preprocess.jats import Article
+from components.preprocess.extraction import jats
+from components.preprocess.extraction.jats import Article
+from components.preprocess.filtering.filters import FILTERS, explain, identify_language, judge
 from components.preprocess.settings import ExtractSettings, FilterSettings
 
 SAMPLE = Path(__file__).parents[1] / "components" / "download" / "sample"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.preprocess.jats import extract
+from components.preprocess.extraction.jats import extract
 from components.preprocess.settings import ExtractSettings
 
 GOLDEN = Path(__file__).parent / "golden"

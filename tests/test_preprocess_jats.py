@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.preprocess.jats import Article, ArticleError, extract
+from components.preprocess.extraction.jats import Article, ArticleError, extract
 from components.preprocess.settings import ExtractSettings
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "jats-open.tar.gz"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from preprocess_helpers import prose, with_block_replaced
 
-from components.preprocess import lsh
-from components.preprocess.lsh import CompactSignatures, candidate_pairs, estimated_jaccard
-from components.preprocess.signatures import jaccard, shingles, signatures
+from components.preprocess.deduplication import lsh
+from components.preprocess.deduplication.lsh import CompactSignatures, candidate_pairs, estimated_jaccard
+from components.preprocess.deduplication.signatures import jaccard, shingles, signatures
 
 DRAW = np.random.default_rng(7)
 

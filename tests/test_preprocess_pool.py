@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from components.common.errors import PipelineError
-from components.preprocess import pod, worker_process
-from components.preprocess.worker_pool import Limits, Names, in_workers
+from components.preprocess.workers import pod, worker_process
+from components.preprocess.workers.worker_pool import Limits, Names, in_workers
 from tests.pool_helpers import Stubborn, Trouble
 
 NAMES: Names[str] = Names("file:///shard", lambda item: item, len)
@@ -176,7 +176,7 @@ def test_the_callers_own_exception_ends_the_workers() -> None:
 
 PARENT = """
 import os, signal, sys, threading, time
-from components.preprocess.worker_pool import Limits, Names, in_workers
+from components.preprocess.workers.worker_pool import Limits, Names, in_workers
 from tests.pool_helpers import Trouble
 limits = Limits(processes=2, memory_mb=900, seconds=600, losses=3)
 threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
@@ -195,7 +195,7 @@ def test_workers_end_when_the_step_is_killed() -> None:
     assert parent.returncode == -signal.SIGKILL
     assert workers
     deadline = time.monotonic() + 10
-    while any("components.preprocess.worker" in command_of(pid) for pid in workers):
+    while any("components.preprocess.workers.worker" in command_of(pid) for pid in workers):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

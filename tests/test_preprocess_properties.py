@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from preprocess_helpers import TOKENIZER, prose
 
 from components.common.questions import Question
-from components.preprocess import filters, jats, signatures, split
-from components.preprocess.decontaminate import Decontaminator
-from components.preprocess.encoders import Encode, choose_encoder
-from components.preprocess.question_index import build_index
+from components.preprocess.decontamination.decontaminate import Decontaminator
+from components.preprocess.decontamination.question_index import build_index
+from components.preprocess.deduplication import signatures
+from components.preprocess.extraction import jats
+from components.preprocess.filtering import filters
 from components.preprocess.settings import DecontaminateSettings, ExtractSettings, FilterSettings
+from components.preprocess.tokenization import split
+from components.preprocess.tokenization.encoders import Encode, choose_encoder
 
 settings.register_profile("here", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("here")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from components.preprocess.jats import ArticleError, extract
+from components.preprocess.extraction.jats import ArticleError, extract
 from components.preprocess.settings import ExtractSettings
 
 MB = 1024 * 1024

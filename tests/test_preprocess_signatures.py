@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from preprocess_helpers import prose, with_block_replaced
 
-from components.preprocess import signatures as module
-from components.preprocess.signatures import (
+from components.preprocess.deduplication import signatures as module
+from components.preprocess.deduplication.signatures import (
     SIGNATURE_TYPE,
     from_arrow,
     jaccard,

@@ -15,11 +15,11 @@ from components.common import storage
 from components.common.fingerprint import sha256_file
 from components.common.manifest import Manifest, Shard
 from components.preprocess.clean import clean_shard
-from components.preprocess.contamination import account_for_contamination
 from components.preprocess.corpus import assemble_corpus
-from components.preprocess.duplicates import find_duplicates
+from components.preprocess.decontamination.contamination import account_for_contamination
+from components.preprocess.deduplication.duplicates import find_duplicates
 from components.preprocess.settings import PreprocessSettings
-from components.preprocess.tokenize import tokenize_shard
+from components.preprocess.tokenization.tokenize import tokenize_shard
 
 SETTINGS = PreprocessSettings(tokenize={"validation_fraction": 0.2})
 QUESTIONS = {

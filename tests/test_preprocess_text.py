@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from components.preprocess.citations import NUMBER, YEAR, cite, has_plain_citation, without_plain_citations
-from components.preprocess.text import tidy
+from components.preprocess.extraction.citations import NUMBER, YEAR, cite, has_plain_citation, without_plain_citations
+from components.preprocess.extraction.text import tidy
 
 N, Y = NUMBER, YEAR
 SMITH = cite("Smith et al., 2019")

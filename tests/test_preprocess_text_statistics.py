@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.preprocess.text_statistics import ENGLISH_STOP_WORDS, TextStatistics
+from components.preprocess.filtering.text_statistics import ENGLISH_STOP_WORDS, TextStatistics
 
 WORDS = st.sampled_from(["the", "of", "and", "cell", "Cell", "x", "0.05", "(12%)", "naïve", "…", "#", "A"])
 GAPS = st.sampled_from([" ", "\n", "\n\n", "  "])

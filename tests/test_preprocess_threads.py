@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from components.preprocess.threads import for_each
+from components.preprocess.deduplication.threads import for_each
 
 
 def test_every_item_is_worked_on_once_by_as_many_threads_as_are_asked_for() -> None:

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from components.common import storage
 from components.common.errors import InputError
 from components.common.manifest import Manifest, Shard
-from components.preprocess import split, tokenize
-from components.preprocess.encoders import FAST, REFERENCE, Ids, choose_encoder
 from components.preprocess.settings import TokenizeSettings
+from components.preprocess.tokenization import split, tokenize
+from components.preprocess.tokenization.encoders import FAST, REFERENCE, Ids, choose_encoder
 
 ODD = [
     "Text with </s> and <s> and <unk> written out, as in a paper on language models.",

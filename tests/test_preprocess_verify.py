@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from preprocess_helpers import clean_shard, document, prose, with_block_replaced
 
-from components.preprocess import verify
-from components.preprocess.document_index import read_index
+from components.preprocess.deduplication import verify
+from components.preprocess.deduplication.document_index import read_index
+from components.preprocess.deduplication.signatures import jaccard, shingles
+from components.preprocess.deduplication.verify import Candidates, linked, read_candidates
 from components.preprocess.settings import DeduplicateSettings
-from components.preprocess.signatures import jaccard, shingles
-from components.preprocess.verify import Candidates, linked, read_candidates
 
 TEXTS = [prose(1), prose(1).upper(), with_block_replaced(prose(1), 0.1, seed=2), prose(3), "", "...", "two words"]
 

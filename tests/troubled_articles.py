@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.preprocess.article_work import ArticleWork, Fate, RawArticle
-from components.preprocess.decontaminate import Verdict
+from components.preprocess.decontamination.decontaminate import Verdict
 from tests.pool_helpers import make_trouble
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from components.download.settings import DownloadSettings
 from components.download.sources import Article, open_source
-from components.preprocess import jats
+from components.preprocess.extraction import jats
 from components.preprocess.settings import ExtractSettings
 
 EVERY = 3

@@ -99,7 +99,7 @@ def _slug(name: str) -> str:
 
 def ours() -> ToText:
     """Return this project's extraction, its metadata and checks included."""
-    from components.preprocess import jats
+    from components.preprocess.extraction import jats
     from components.preprocess.settings import ExtractSettings
 
     settings = ExtractSettings()

@@ -117,7 +117,7 @@ def extract(folder: Path, root: str) -> None:
 
 def find_duplicates(folder: Path, root: str) -> None:
     """Clean shard to the list of its duplicates."""
-    from components.preprocess.duplicates import find_duplicates as find
+    from components.preprocess.deduplication.duplicates import find_duplicates as find
     from components.preprocess.settings import DeduplicateSettings
 
     find(Manifest.load(folder / "clean.json").shards, DeduplicateSettings(), root, 1.0).save(folder / "unique.json")
@@ -126,7 +126,7 @@ def find_duplicates(folder: Path, root: str) -> None:
 def tokenise(folder: Path, root: str) -> None:
     """Clean shard to token shards."""
     from components.preprocess.settings import TokenizeSettings
-    from components.preprocess.tokenize import tokenize_shard
+    from components.preprocess.tokenization.tokenize import tokenize_shard
 
     unique = Manifest.load(folder / "unique.json")
     tokenize_shard(unique, unique.shards[0].name, folder / "tokenizer", TokenizeSettings(), root)

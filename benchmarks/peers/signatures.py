@@ -80,7 +80,7 @@ def _chunks(texts: Iterator[str]) -> Iterator[list[str]]:
 
 def ours() -> Sketch:
     """Return this project's signatures."""
-    from components.preprocess.signatures import signatures
+    from components.preprocess.deduplication.signatures import signatures
 
     def sketch(texts: Sequence[str]) -> None:
         if signatures(texts).shape != (len(texts), PERMUTATIONS):

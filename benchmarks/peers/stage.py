@@ -70,9 +70,9 @@ def ours(folder: Path) -> Callable[[], runner.Found]:
     from components.common import storage
     from components.common.manifest import Manifest
     from components.preprocess.clean import clean_shard
-    from components.preprocess.duplicates import find_duplicates
+    from components.preprocess.deduplication.duplicates import find_duplicates
     from components.preprocess.settings import PreprocessSettings
-    from components.preprocess.tokenize import tokenize_shard
+    from components.preprocess.tokenization.tokenize import tokenize_shard
 
     raws, settings, store = planted(folder), PreprocessSettings(), _fresh(folder, "store")
     root = storage.to_uri(store)

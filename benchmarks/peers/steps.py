@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from components.preprocess import filters, jats
+from components.preprocess.extraction import jats
+from components.preprocess.filtering import filters
 from components.preprocess.settings import ExtractSettings, FilterSettings
 
 PERMUTATIONS, NGRAM, SCHEME = 112, 5, "affine32"

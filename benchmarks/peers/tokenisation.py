@@ -88,7 +88,7 @@ def _digests(ids: np.ndarray, lengths: np.ndarray) -> list[str]:
 
 def ours(tokenizer: Path, probe: Sequence[str]) -> tuple[str, Encode]:
     """Return the encoder that the stage takes."""
-    from components.preprocess.encoders import choose_encoder
+    from components.preprocess.tokenization.encoders import choose_encoder
 
     library, encode = choose_encoder(tokenizer, probe)
 

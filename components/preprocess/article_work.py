@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 from lxml import etree
 
-from components.preprocess import filters, jats
-from components.preprocess.decontaminate import CONTAMINATED, Decontaminator
+from components.preprocess.decontamination.decontaminate import CONTAMINATED, Decontaminator
+from components.preprocess.deduplication.signatures import DIGEST_BYTES, SIGNATURE_TYPE, sketches, to_arrow
 from components.preprocess.dropped_samples import lowest, sample
-from components.preprocess.language import identify_language
+from components.preprocess.extraction import jats
+from components.preprocess.filtering import filters
+from components.preprocess.filtering.language import identify_language
 from components.preprocess.settings import ExtractSettings, FilterSettings
-from components.preprocess.signatures import DIGEST_BYTES, SIGNATURE_TYPE, sketches, to_arrow
 
 TEXT_SCHEMA = pa.schema(
     [

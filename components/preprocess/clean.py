@@ -6,9 +6,9 @@ from typing import Any
 from components.common import storage
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Rejected, Shard
-from components.preprocess.decontaminate import Decontaminator
+from components.preprocess.decontamination.decontaminate import Decontaminator
+from components.preprocess.decontamination.question_index import TEST
 from components.preprocess.extract import FORMAT_VERSION, extract_shard
-from components.preprocess.question_index import TEST
 from components.preprocess.settings import PreprocessSettings
 
 

@@ -41,7 +41,7 @@ def find_duplicates(
     from components.common.manifest import Manifest
     from components.common.settings import get_settings
     from components.common.step import step
-    from components.preprocess.duplicates import find_duplicates as logic
+    from components.preprocess.deduplication.duplicates import find_duplicates as logic
     from components.preprocess.settings import PreprocessSettings
 
     with step("Find duplicates") as current:
@@ -70,7 +70,7 @@ def tokenize_shard(
     from components.common.settings import get_settings
     from components.common.step import step
     from components.preprocess.settings import PreprocessSettings
-    from components.preprocess.tokens import tokenize_with_model
+    from components.preprocess.tokenization.tokens import tokenize_with_model
 
     with step(f"Tokenise ({shard})") as current:
         manifest = tokenize_with_model(
@@ -102,10 +102,10 @@ def assemble_corpus(
     from components.common.manifest import Manifest
     from components.common.settings import get_settings
     from components.common.step import step
-    from components.preprocess.contamination import account_for_contamination
-    from components.preprocess.contamination_page import render_contamination
     from components.preprocess.corpus import assemble_corpus as logic
     from components.preprocess.data_card import render_data_card
+    from components.preprocess.decontamination.contamination import account_for_contamination
+    from components.preprocess.decontamination.contamination_page import render_contamination
     from components.preprocess.settings import PreprocessSettings
 
     with step("Assemble the corpus") as current:

@@ -9,9 +9,10 @@ from components.common import storage
 from components.common.errors import InputError, PipelineError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
-from components.preprocess import accounting, split
+from components.preprocess import accounting
 from components.preprocess.settings import TokenizeSettings
-from components.preprocess.tokenize import SAMPLES, SPLITS
+from components.preprocess.tokenization import split
+from components.preprocess.tokenization.tokenize import SAMPLES, SPLITS
 
 FORMAT_VERSION = 2
 _COUNTED = 500

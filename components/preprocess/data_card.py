@@ -9,10 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.common.manifest import Manifest
 from components.preprocess import accounting, plots
+from components.preprocess.deduplication.duplicates import DUPLICATE_ID, EXACT, NEAR
 from components.preprocess.dropped_samples import lowest
-from components.preprocess.duplicates import DUPLICATE_ID, EXACT, NEAR
-from components.preprocess.reasons import MEANINGS, UNREADABLE
-from components.preprocess.tokenize import BINS_PER_DOUBLING
+from components.preprocess.filtering.reasons import MEANINGS, UNREADABLE
+from components.preprocess.tokenization.tokenize import BINS_PER_DOUBLING
 
 UNKNOWN = "unknown"
 

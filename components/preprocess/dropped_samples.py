@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from components.preprocess.split import position
+from components.preprocess.tokenization.split import position
 
 PER_REASON = 2
 CHARACTERS = 300

@@ -18,7 +18,6 @@ from components.common.manifest import Shard
 from components.common.progress import track
 from components.common.shards import finished_shard, write_shard
 from components.common.stored_file import StoredFile
-from components.preprocess import pod
 from components.preprocess.article_work import (
     CLEAN_SCHEMA,
     ArticleWork,
@@ -27,11 +26,12 @@ from components.preprocess.article_work import (
     name_of,
     size_of,
 )
-from components.preprocess.decontaminate import SUFFIX, Decontaminator, write_matches
+from components.preprocess.decontamination.decontaminate import SUFFIX, Decontaminator, write_matches
 from components.preprocess.dropped_samples import lowest
 from components.preprocess.raw_articles import BATCH_ARTICLES, read_batches
 from components.preprocess.settings import ExtractSettings, FilterSettings, WorkerSettings
-from components.preprocess.worker_pool import Limits, Names, in_workers
+from components.preprocess.workers import pod
+from components.preprocess.workers.worker_pool import Limits, Names, in_workers
 
 __all__ = ["CLEAN_SCHEMA", "FORMAT_VERSION", "extract_shard"]
 

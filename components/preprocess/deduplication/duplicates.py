@@ -16,10 +16,10 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
-from components.preprocess import accounting, split
-from components.preprocess.document_index import DocumentIndex, read_index
-from components.preprocess.lsh import candidate_pairs
-from components.preprocess.removals import (
+from components.preprocess import accounting
+from components.preprocess.deduplication.document_index import DocumentIndex, read_index
+from components.preprocess.deduplication.lsh import candidate_pairs
+from components.preprocess.deduplication.removals import (
     DUPLICATE_ID,
     EXACT,
     NEAR,
@@ -30,8 +30,9 @@ from components.preprocess.removals import (
     read_removals,
     write_removals,
 )
+from components.preprocess.deduplication.verify import Candidates, linked, read_candidates
 from components.preprocess.settings import DeduplicateSettings
-from components.preprocess.verify import Candidates, linked, read_candidates
+from components.preprocess.tokenization import split
 
 __all__ = ["DUPLICATE_ID", "EXACT", "NEAR", "REMOVED_SCHEMA", "find_duplicates", "removed_rows"]
 

@@ -10,7 +10,7 @@ from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest
 from components.preprocess.settings import TokenizeSettings
-from components.preprocess.tokenize import tokenize_shard
+from components.preprocess.tokenization.tokenize import tokenize_shard
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from components.preprocess.signatures import WORD_CATEGORIES, word_hashes
+from components.preprocess.deduplication.signatures import WORD_CATEGORIES, word_hashes
 
 ENGLISH_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """Gopher's eight: a text without them is no English prose."""

@@ -1,7 +1,8 @@
 """The program of a worker process: takes batches from the process that started it, gives back what became of them.
 
-It runs as a program of its own (`python -m components.preprocess.worker DESCRIPTOR`), not by multiprocessing: it needs
-not import the program that started it, shares no lock with the other workers, and gets an environment of its own.
+It runs as a program of its own (`python -m components.preprocess.workers.worker DESCRIPTOR`), not by multiprocessing:
+it need not import the program that started it, shares no lock with the other workers, and gets an environment of its
+own.
 """
 
 import contextlib
@@ -84,7 +85,7 @@ def _portable(error: Exception) -> Exception:
 
 if __name__ == "__main__":
     # Under its own name, by which the other side knows the classes of its messages.
-    from components.preprocess import worker
+    from components.preprocess.workers import worker
 
     os.set_inheritable(int(sys.argv[1]), False)
     worker.main(Connection(int(sys.argv[1])))

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from components.common import storage
 from components.common.shards import write_shard
 from components.preprocess.clean_shards import open_clean, read_rows
-from components.preprocess.document_index import DocumentIndex
-from components.preprocess.threads import for_each
+from components.preprocess.deduplication.document_index import DocumentIndex
+from components.preprocess.deduplication.threads import for_each
 
 DUPLICATE_ID = "duplicate-id"
 EXACT = "exact-duplicate"

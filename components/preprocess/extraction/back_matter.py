@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from lxml import etree
 
-from components.preprocess.safe_xml import all_text, child_named, local_name
+from components.preprocess.extraction.safe_xml import all_text, child_named, local_name
 from components.preprocess.settings import ExtractSettings
 
 if TYPE_CHECKING:
-    from components.preprocess.walker import Walker
+    from components.preprocess.extraction.walker import Walker
 
 Subject = Literal["", "thanks", "data", "appendix", "other"]
 """What a section is about: "" the article's own subject, "thanks" acknowledgements, funding and conflicts, ..."""

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from components.preprocess.contamination import Contamination
+from components.preprocess.decontamination.contamination import Contamination
 
 _SHOWN = 100  # of the overlaps with articles and with training questions each; the tables hold all
 _ACTIONS = {
@@ -19,7 +19,7 @@ _ACTIONS = {
 
 def render_contamination(contamination: Contamination) -> str:
     """Describe what was found as one self-contained HTML page; all that comes from articles is escaped."""
-    templates = FileSystemLoader(Path(__file__).parent / "templates")
+    templates = FileSystemLoader(Path(__file__).parents[1] / "templates")
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["share"] = lambda number: f"{number:.0%}"

@@ -18,9 +18,9 @@ from components.common import storage
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
 from components.common.questions import Question, read_questions
-from components.preprocess.decontaminate import MATCH_SCHEMA, SUFFIX, Decontaminator, to_parquet
-from components.preprocess.duplicates import DUPLICATE_ID
-from components.preprocess.question_index import TEST, build_index, test_questions
+from components.preprocess.decontamination.decontaminate import MATCH_SCHEMA, SUFFIX, Decontaminator, to_parquet
+from components.preprocess.decontamination.question_index import TEST, build_index, test_questions
+from components.preprocess.deduplication.duplicates import DUPLICATE_ID
 from components.preprocess.settings import DecontaminateSettings
 
 FORMAT_VERSION = 1

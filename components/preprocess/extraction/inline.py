@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from components.preprocess import formula as formulas
-from components.preprocess.citations import NUMBER, cite, has_citation
-from components.preprocess.safe_xml import all_text, local_name
+from components.preprocess.extraction import formula as formulas
+from components.preprocess.extraction.citations import NUMBER, cite, has_citation
+from components.preprocess.extraction.safe_xml import all_text, local_name
 
 if TYPE_CHECKING:
-    from components.preprocess.walker import Walker
+    from components.preprocess.extraction.walker import Walker
 
 _CITATIONS = {"bibr", "ref", "bib", "bibref", "citation"}
 _NOTE_LINKS = {"fn", "table-fn", "author-notes", "aff", "corresp", "contrib"}

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 
 from components.common.manifest import Shard
 from components.preprocess.clean_shards import open_clean
-from components.preprocess.lsh import CompactSignatures
+from components.preprocess.deduplication.lsh import CompactSignatures
+from components.preprocess.deduplication.signatures import from_arrow
+from components.preprocess.deduplication.threads import for_each
 from components.preprocess.settings import DeduplicateSettings
-from components.preprocess.signatures import from_arrow
-from components.preprocess.threads import for_each
 
 _RANKING = ["year", "article_type", "journal", "is_manuscript", "characters"]
 _COLUMNS = ["article_id", "sha256", "words_digest", "signature", *_RANKING]

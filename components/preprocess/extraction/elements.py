@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from components.preprocess import blocks, inline
+from components.preprocess.extraction import blocks, inline
 
 if TYPE_CHECKING:
-    from components.preprocess.walker import Walker
+    from components.preprocess.extraction.walker import Walker
 
 Handler = Callable[["Walker", etree._Element, list[str]], None]
 """Writes an element: inline text to the list, blocks to the walker."""

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
-from components.preprocess.jats import Article
-from components.preprocess.language import identify_language
+from components.preprocess.extraction.jats import Article
+from components.preprocess.filtering.language import identify_language
+from components.preprocess.filtering.text_statistics import TextStatistics
 from components.preprocess.settings import FilterSettings
-from components.preprocess.text_statistics import TextStatistics
 
 __all__ = ["FILTERS", "Candidate", "Verdict", "explain", "identify_language", "judge"]
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from components.preprocess.citations import has_citation, without_citations
+from components.preprocess.extraction.citations import has_citation, without_citations
 
 # Control characters, soft hyphens, zero-width and direction marks, private use, replacement and tag characters.
 _INVISIBLE = re.compile(

@@ -6,7 +6,7 @@ from html.entities import html5
 
 from lxml import etree
 
-from components.preprocess.safe_xml import all_text, local_name
+from components.preprocess.extraction.safe_xml import all_text, local_name
 
 _DOCUMENT = re.compile(r"\\begin\{document\}(.*?)(?:\\end\{document\}|$)", re.DOTALL)
 _PREAMBLE = re.compile(

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.common.manifest import Manifest
-from components.preprocess.question_index import QuestionIndex, build_index, test_questions
+from components.preprocess.decontamination.question_index import QuestionIndex, build_index, test_questions
+from components.preprocess.deduplication.signatures import WORD_CATEGORIES, word_hashes
 from components.preprocess.settings import DecontaminateSettings
-from components.preprocess.signatures import WORD_CATEGORIES, word_hashes
 
 SUFFIX = ".contamination.parquet"
 """Of the file beside a clean shard that holds its rows of `MATCH_SCHEMA`."""

@@ -9,7 +9,7 @@ from multiprocessing import Pipe
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, TypeVar
 
-from components.preprocess.worker import Answer
+from components.preprocess.workers.worker import Answer
 
 _START_SECONDS = 120.0
 _END_SECONDS = 5.0
@@ -51,7 +51,7 @@ class WorkerProcess(Generic[_Task]):
         self.connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "components.preprocess.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "components.preprocess.workers.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(place or "." for place in sys.path)},

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from components.preprocess.jats import Article
+from components.preprocess.extraction.jats import Article
 
 # The languages of the literature. Restricting the choice keeps short or Latin-heavy English texts from becoming Latin.
 LANGUAGES = (

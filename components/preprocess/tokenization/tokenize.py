@@ -22,11 +22,11 @@ from components.common.fingerprint import fingerprint, sha256_file
 from components.common.manifest import Manifest, Shard
 from components.common.progress import track
 from components.common.shards import finished_shard, write_shard
-from components.preprocess import split
 from components.preprocess.clean_shards import open_clean, read_rows
-from components.preprocess.duplicates import removed_rows
-from components.preprocess.encoders import Encode, choose_encoder, load_reference
+from components.preprocess.deduplication.duplicates import removed_rows
 from components.preprocess.settings import TokenizeSettings
+from components.preprocess.tokenization import split
+from components.preprocess.tokenization.encoders import Encode, choose_encoder, load_reference
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,15 @@ import numpy as np
 
 from components.common.errors import StorageError
 from components.preprocess.clean_shards import open_clean, read_groups
-from components.preprocess.document_index import DocumentIndex
-from components.preprocess.signatures import DIGEST_BYTES, jaccard, shingles_of, word_hashes, words_digest_of
-from components.preprocess.threads import for_each
+from components.preprocess.deduplication.document_index import DocumentIndex
+from components.preprocess.deduplication.signatures import (
+    DIGEST_BYTES,
+    jaccard,
+    shingles_of,
+    word_hashes,
+    words_digest_of,
+)
+from components.preprocess.deduplication.threads import for_each
 
 _THREADS = 4  # each holds the texts of one row group
 _PAIRS_PER_ROUND = 20_000

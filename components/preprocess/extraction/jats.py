@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from components.preprocess.back_matter import walk_back
-from components.preprocess.jats_metadata import Metadata, read_metadata
-from components.preprocess.safe_xml import ArticleError, local_name, parse
+from components.preprocess.extraction.back_matter import walk_back
+from components.preprocess.extraction.jats_metadata import Metadata, read_metadata
+from components.preprocess.extraction.safe_xml import ArticleError, local_name, parse
+from components.preprocess.extraction.text import tidy
+from components.preprocess.extraction.unread import Trimmed, trim
+from components.preprocess.extraction.walker import Walker
 from components.preprocess.settings import ExtractSettings
-from components.preprocess.text import tidy
-from components.preprocess.unread import Trimmed, trim
-from components.preprocess.walker import Walker
 
 __all__ = ["Article", "ArticleError", "extract"]
 

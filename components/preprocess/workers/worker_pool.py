@@ -15,8 +15,8 @@ from multiprocessing.connection import wait
 from typing import Generic, Protocol, TypeVar
 
 from components.common.errors import PipelineError
-from components.preprocess.worker import Answer
-from components.preprocess.worker_process import WorkerProcess, orders
+from components.preprocess.workers.worker import Answer
+from components.preprocess.workers.worker_process import WorkerProcess, orders
 
 log = logging.getLogger(__name__)
 

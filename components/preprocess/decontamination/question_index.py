@@ -14,8 +14,8 @@ import numpy as np
 
 from components.common.manifest import Manifest
 from components.common.questions import Question, read_questions
+from components.preprocess.deduplication.signatures import ngram_hashes, word_hashes
 from components.preprocess.settings import DecontaminateSettings
-from components.preprocess.signatures import ngram_hashes, word_hashes
 
 TEST = "-test"
 _FILTER_SLOTS = 1 << 22  # 4 MB that stay in the cache: most n-grams of an article are known to be none after one look

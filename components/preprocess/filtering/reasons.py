@@ -1,6 +1,6 @@
 """What the reasons mean that articles are left out for, in words for a reader."""
 
-from components.preprocess.duplicates import DUPLICATE_ID, EXACT, NEAR
+from components.preprocess.deduplication.duplicates import DUPLICATE_ID, EXACT, NEAR
 
 UNREADABLE = "could not be read"
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from components.preprocess import back_matter
-from components.preprocess.safe_xml import all_text, child_named, local_name
-from components.preprocess.text import tidy
+from components.preprocess.extraction import back_matter
+from components.preprocess.extraction.safe_xml import all_text, child_named, local_name
+from components.preprocess.extraction.text import tidy
 
 if TYPE_CHECKING:
-    from components.preprocess.walker import Walker
+    from components.preprocess.extraction.walker import Walker
 
 _ROMAN = ((10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))
 _SHORT_LABEL = re.compile(r"\w{1,3}")

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 from lxml import etree
 
-from components.preprocess.blocks import Lines
-from components.preprocess.citations import has_plain_citation, without_plain_citations
-from components.preprocess.elements import FLOATS, HANDLERS, is_container, paragraph
-from components.preprocess.jats_metadata import Metadata
-from components.preprocess.safe_xml import ArticleError, all_text, local_name
+from components.preprocess.extraction.blocks import Lines
+from components.preprocess.extraction.citations import has_plain_citation, without_plain_citations
+from components.preprocess.extraction.elements import FLOATS, HANDLERS, is_container, paragraph
+from components.preprocess.extraction.jats_metadata import Metadata
+from components.preprocess.extraction.safe_xml import ArticleError, all_text, local_name
+from components.preprocess.extraction.text import polished, uncited, unpolished
+from components.preprocess.extraction.unread import Trimmed
 from components.preprocess.settings import ExtractSettings
-from components.preprocess.text import polished, uncited, unpolished
-from components.preprocess.unread import Trimmed
 
 _IDENTIFIER = re.compile(r"(?:doi:? *)?(?:https?://(?:dx\.)?doi\.org/)?10\.\d{4,9}/\S+", re.IGNORECASE)
 _DEEPEST = 32

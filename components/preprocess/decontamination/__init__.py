@@ -1,0 +1,1 @@
+"""Test questions of the benchmarks: kept out of the corpus, and accounted for."""

@@ -1,0 +1,1 @@
+"""Copies of articles: found, compared, listed."""

@@ -1,0 +1,1 @@
+"""JATS to text."""

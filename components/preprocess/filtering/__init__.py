@@ -1,0 +1,1 @@
+"""Which texts stay: filters and the measures they look at."""

@@ -1,0 +1,1 @@
+"""Processes that do the work on articles, and may die of it."""
