@@ -399,12 +399,12 @@ def test_spans_as_strings_as_floats_as_plain_lists_and_one_beyond_the_end_are_me
 
 def test_characters_that_xml_cannot_hold_are_dropped_and_all_others_kept() -> None:
     odd = "\x00\x08\x0b\x0c\x1f\udfff\ud800\ufffe\uffff"
-    draft = Draft().add(f"T{odd}itle", "title").add(f"\nGood{odd} text 𝛼 β é \x85 ]]> <p> &amp; fine.", "paragraph")
+    draft = Draft().add(f"T{odd}itle", "title").add(f"\nGood{odd} text 𝛼 β é \x85 a]]> <p> &amp; fine.", "paragraph")
     record = draft.record(doi=f"10.1/{odd}x")
     found = article(record)
     assert (found.title, found.doi) == ("Title", "10.1/x")
     extracted = jats.extract(found.xml, ExtractSettings())
-    assert extracted.text == "Title\n\nGood text 𝛼 β é ]]> <p> &amp; fine."
+    assert extracted.text == "Title\n\nGood text 𝛼 β é a]]> <p> &amp; fine."
     assert extracted.repairs == ()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fault_server import FaultServer
 from pmc_bucket import PmcBucket, realistic_bucket
-from preprocess_helpers import corpus_of, deduplicate
+from preprocess_helpers import corpus_of, deduplicate, save_questions
 from rich.console import Console
 
 from components.common import article_index, storage
@@ -322,7 +322,12 @@ def test_it_understands_what_the_stages_themselves_leave_behind(client, tmp_path
     pmc = PmcSettings(bucket=str(planted.folder))
     raws = download(planted, tmp_path / "store", articles_per_shard=8)
     settings = PreprocessSettings(filters={"min_words": 50})
-    cleaned = [shard for raw in raws for shard in clean_shard(raw, settings, f"file://{tmp_path}/store").shards]
+    questions = save_questions(
+        tmp_path, {"medqa-test": [{"id": "q", "question": "Which drug would help this man most?"}]}
+    )
+    cleaned = [
+        shard for raw in raws for shard in clean_shard(raw, settings, f"file://{tmp_path}/store", questions).shards
+    ]
     corpus = corpus_of(tmp_path / "store", deduplicate(tmp_path / "store", cleaned, 0.9), validation_fraction=0.2)
     register(client, corpus.fingerprint)
     used = corpus.totals["train_documents"]

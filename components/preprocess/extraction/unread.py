@@ -11,7 +11,7 @@ _LONGEST = 4_000_000  # a longer file is looked at as a whole, by the parser and
 _LITERAL = (b"<!", b"-->", b"]]>")
 _AFTER_NAME = b" >\t\r\n"
 _ROOT, _REFERENCE_LIST, _TABLE = b"<article", b"ref-list", b"table"
-_REFERENCE = re.compile(rb"<ref[\s>]")
+_REFERENCE = re.compile(rb"<ref[\s/>]")
 _REFERENCE_ID = re.compile(rb"""<ref\s[^<>]*?\bid\s*=\s*["']([^"'<>]*)["']""")
 
 
