@@ -45,6 +45,7 @@ from components.preprocess.settings import DeduplicateSettings, ExtractSettings
 WORDS = 4096  # so that five words make 60 bits, and a set of 5-grams a set of numbers
 SHORT_WORDS = 300
 ROW_GROUP = 1024
+SHORTEST = 400
 BINS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 1.0)
 BANDS = ((14, 8), (16, 7))
 STEPS = ("read_index", "candidate_pairs", "read_candidates", "linked", "write_removals", "examples", "_split_anchors")
@@ -291,7 +292,9 @@ def _quality(options: argparse.Namespace, store: str) -> None:
 def _texts(place: str, count: int) -> list[str]:
     """Take articles' texts, or make texts of their lengths with the frequencies of words of a language."""
     if place:
-        texts, order = [text for text in map(_extracted, _articles(place)) if text], random.Random(4)
+        # Of a notice of three sentences every rearrangement would be a copy of another pair's.
+        texts = [text for text in map(_extracted, _articles(place)) if len(text.split()) >= SHORTEST]
+        order = random.Random(4)
         # There may be more pairs than articles: a text whose sentences are shuffled and thinned is another text.
         return [_rearranged(texts[number % len(texts)], order) for number in range(count)]
     draw = np.random.default_rng(3)
@@ -349,12 +352,14 @@ def _rate(texts: list[str]) -> float:
 
 
 def _long_shard(texts: list[str], store: str) -> Shard:
+    rows, digests = sketches(texts)
     known = {
         "article_id": pa.array([f"PMC{number}" for number in range(len(texts))]),
         "text": pa.array(texts, pa.string()),
         "characters": pa.array([len(text) for text in texts], pa.int32()),
         "sha256": pa.array([xxhash.xxh3_128_hexdigest(text.encode(errors="surrogatepass")) * 2 for text in texts]),
-        "signature": to_arrow(signatures(texts)),
+        "words_digest": pa.array([row.tobytes() for row in digests], pa.binary(16)),
+        "signature": to_arrow(rows),
     }
     rest = {field.name: pa.nulls(len(texts), field.type) for field in CLEAN_SCHEMA if field.name not in known}
     sink = pa.BufferOutputStream()
