@@ -19,7 +19,7 @@ from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
 from components.common.questions import Question, read_questions
 from components.preprocess.decontamination.decontaminate import MATCH_SCHEMA, SUFFIX, Decontaminator, to_parquet
-from components.preprocess.decontamination.question_index import TEST, build_index, test_questions
+from components.preprocess.decontamination.question_index import TEST, build_index, read_test_questions
 from components.preprocess.deduplication.duplicates import DUPLICATE_ID
 from components.preprocess.settings import DecontaminateSettings
 
@@ -89,7 +89,7 @@ def account_for_contamination(
         StorageError: The store cannot be read or written.
     """
     matches = _matches(deduplicated)
-    named = test_questions(benchmarks)
+    named = read_test_questions(benchmarks)
     decontaminator = Decontaminator(build_index(named, settings), settings, frozenset())
     training, training_sizes = _training(benchmarks, decontaminator)
     questions = _questions(named, decontaminator, matches, training)

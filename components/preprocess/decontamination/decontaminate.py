@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.common.manifest import Manifest
-from components.preprocess.decontamination.question_index import QuestionIndex, build_index, test_questions
+from components.preprocess.decontamination.question_index import QuestionIndex, build_index, read_test_questions
 from components.preprocess.deduplication.signatures import WORD_CATEGORIES, word_hashes
 from components.preprocess.settings import DecontaminateSettings
 
@@ -83,7 +83,7 @@ class Decontaminator:
             InputError: A file of questions is not what its manifest says.
             StorageError: A file of questions cannot be read.
         """
-        named = test_questions(benchmarks)
+        named = read_test_questions(benchmarks)
         pmids = frozenset(question.id for name, question in named if name == _PUBMEDQA_TEST)
         return cls(build_index(named, settings), settings, frozenset() if settings.test_articles else pmids)
 

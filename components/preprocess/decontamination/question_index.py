@@ -126,7 +126,7 @@ def build_index(named: Sequence[tuple[str, Question]], settings: DecontaminateSe
     )
 
 
-def test_questions(benchmarks: Manifest) -> list[tuple[str, Question]]:
+def read_test_questions(benchmarks: Manifest) -> list[tuple[str, Question]]:
     """Read every test question of the benchmarks, with the name of its benchmark and split.
 
     Raises:
