@@ -43,7 +43,7 @@ def link(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     text = _text(walker, element) if len(element) else element.text or ""
     if kind in _CITATIONS and len(text) <= _LONGEST:  # else it is not what it says it is
         walker.linked_citations = True
-        out.append(NUMBER if text.isdigit() and len(text) < 4 else cite(text))
+        out.append(cite(text))
         return
     if out and text[:1].isalnum() and not text[:1].islower() and _ENDS_IN_WORD.search(out[-1][-2:]):
         out.append(" ")  # "and<xref>Fig. 3</xref>"
