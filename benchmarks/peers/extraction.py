@@ -7,7 +7,6 @@ windows of eight words that are taken from known places of the XML and looked fo
 import argparse
 import json
 import random
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,6 @@ from benchmarks.peers.extraction_quality import DEBRIS, KINDS, Judge
 NAME = "benchmarks.peers.extraction"
 PASSES = 3
 ToText = Callable[[Path], str]
-
-
-def main() -> None:
-    """Measure every tool and print two tables."""
-    if runner.measured_here(CONTENDERS):
-        return
-    options = arguments().parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        run(options, Path(folder))
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -163,4 +153,4 @@ CONTENDERS: dict[str, runner.Contender] = {
 
 
 if __name__ == "__main__":
-    main()
+    runner.main(CONTENDERS, arguments, run)

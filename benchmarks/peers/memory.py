@@ -7,7 +7,6 @@ the step's process and each of its workers ever held (VmHWM).
 import argparse
 import re
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +22,6 @@ from components.download.sample import TOKENIZER_DIR
 
 NAME = "benchmarks.peers.memory"
 _SECONDS_BETWEEN_LOOKS = 0.1
-
-
-def main() -> None:
-    """Measure every step on every size and print the table."""
-    if runner.measured_here(CONTENDERS):
-        return
-    options = arguments().parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        run(options, Path(folder))
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -141,4 +131,4 @@ CONTENDERS: dict[str, runner.Contender] = {
 
 
 if __name__ == "__main__":
-    main()
+    runner.main(CONTENDERS, arguments, run)

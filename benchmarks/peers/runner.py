@@ -4,12 +4,14 @@ A benchmark module has a table of contenders: each gets ready (imports, models, 
 does the work. Only that function is measured. The module starts itself once more for each measurement.
 """
 
+import argparse
 import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +40,24 @@ _ONE_THREAD = {
     "PYTHONWARNINGS": "ignore",
 }
 _MEASURE = "--measure"
+
+
+def main(
+    contenders: Mapping[str, Contender],
+    arguments: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace, Path], None],
+) -> None:
+    """Run the benchmark of a module, or one of its contenders if this process was started for that.
+
+    Args:
+        contenders: By name.
+        arguments: Returns the options of the benchmark.
+        run: Runs it with these, in a scratch folder.
+    """
+    if not measured_here(contenders):
+        options = arguments().parse_args()
+        with tempfile.TemporaryDirectory() as folder:
+            run(options, Path(folder))
 
 
 def measured_here(contenders: Mapping[str, Contender]) -> bool:

@@ -20,15 +20,6 @@ _CHUNK = 200
 Sketch = Callable[[Sequence[str]], None]
 
 
-def main() -> None:
-    """Measure every tool and print the table."""
-    if runner.measured_here(CONTENDERS):
-        return
-    options = arguments().parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        run(options, Path(folder))
-
-
 def arguments() -> argparse.ArgumentParser:
     """Return the options of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -132,4 +123,4 @@ CONTENDERS: dict[str, runner.Contender] = {
 
 
 if __name__ == "__main__":
-    main()
+    runner.main(CONTENDERS, arguments, run)

@@ -9,7 +9,6 @@ Everybody extracts and filters with this project's functions, so that what is co
 import argparse
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,6 @@ from components.download.sample import TOKENIZER_DIR
 NAME = "benchmarks.peers.stage"
 WORKERS = 2
 PERMUTATIONS, BUCKETS, ROWS, NGRAM, JACCARD = 112, 14, 8, 5, 0.8
-
-
-def main() -> None:
-    """Measure every contender and print two tables."""
-    if runner.measured_here(CONTENDERS):
-        return
-    options = arguments().parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        run(options, Path(folder))
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -208,4 +198,4 @@ CONTENDERS: dict[str, runner.Contender] = {
 
 
 if __name__ == "__main__":
-    main()
+    runner.main(CONTENDERS, arguments, run)

@@ -7,7 +7,6 @@ Tokens per CPU second of one thread over the texts of all articles, each text on
 import argparse
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,15 +20,6 @@ _BATCH = 128
 
 Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 """Texts to all their ids, one text after the other, and how many each has."""
-
-
-def main() -> None:
-    """Measure every tool, print the table, and say whether the ids are the same."""
-    if runner.measured_here(CONTENDERS):
-        return
-    options = arguments().parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        run(options, Path(folder))
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -141,4 +131,4 @@ CONTENDERS: dict[str, runner.Contender] = {
 
 
 if __name__ == "__main__":
-    main()
+    runner.main(CONTENDERS, arguments, run)
