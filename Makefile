@@ -81,6 +81,7 @@ bench: $(READY) ## Measure, half an hour: make bench [ARTICLES=archive of JATS f
 	$(BIN)/python -m benchmarks.download $(if $(ARTICLES),--source $(ARTICLES))
 	$(BIN)/python -m benchmarks.inventory
 	$(BIN)/python -m benchmarks.duplicates $(if $(ARTICLES),--articles $(ARTICLES))
+	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.peers $(if $(ARTICLES),--articles $(ARTICLES))
 
 ui: $(READY) ## Open MLflow's pages on http://127.0.0.1:PORT

@@ -11,12 +11,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from lxml import etree
 from rich.console import Console
 from rich.table import Table
@@ -29,11 +27,8 @@ from components.preprocess.extraction import jats
 from components.preprocess.filtering import filters
 from components.preprocess.settings import ExtractSettings, FilterSettings
 from components.preprocess.tokenization.encoders import choose_encoder
-from components.train.corpus import Corpus
-from components.train.windows import WindowSampler
 
 REPETITIONS = 5
-WINDOW_TOKENS, BATCH = 512, 128
 
 Measure = tuple[str, str, Callable[[], float]]
 
@@ -46,14 +41,13 @@ def main() -> None:
     options = parser.parse_args()
     files = _read(options.articles)
     texts = _texts(files)
-    with tempfile.TemporaryDirectory() as folder:
-        measures = [*_text_measures(files, texts), *_token_measures(texts, options.tokenizer, Path(folder))]
-        samples: dict[str, list[float]] = {name: [] for name, _, _ in measures}
-        for _ in range(REPETITIONS):
-            for name, _, measure in measures:
-                started = time.process_time()
-                done = measure()
-                samples[name].append(done / (time.process_time() - started))
+    measures = [*_text_measures(files, texts), *_token_measures(texts, options.tokenizer)]
+    samples: dict[str, list[float]] = {name: [] for name, _, _ in measures}
+    for _ in range(REPETITIONS):
+        for name, _, measure in measures:
+            started = time.process_time()
+            done = measure()
+            samples[name].append(done / (time.process_time() - started))
     _show(measures, samples, len(files), len(texts))
 
 
@@ -105,30 +99,13 @@ def _text_measures(files: list[bytes], texts: list[str]) -> list[Measure]:
     ]
 
 
-def _token_measures(texts: list[str], tokenizer: Path, folder: Path) -> list[Measure]:
+def _token_measures(texts: list[str], tokenizer: Path) -> list[Measure]:
     encoders = dict(choose_encoder(tokenizer, texts[:16], fastest) for fastest in (True, False))
-    ids, offsets = next(iter(encoders.values()))(texts)
-    _write_corpus(folder, np.tile(ids, 50).astype("<u2"), np.tile(np.diff(offsets), 50))
-    sampler = WindowSampler(Corpus([folder / "tokens.bin"], "uint16"), WINDOW_TOKENS, padding_id=2, seed=0)
 
     def encode(name: str) -> Callable[[], float]:
         return lambda: len(encoders[name](texts)[0])
 
-    def draw() -> float:
-        drawn = 0
-        for epoch in range(5):
-            for first in range(0, len(sampler.corpus) - BATCH, BATCH):
-                batch = sampler.windows(epoch, sampler.documents(epoch, first, first + BATCH))
-                drawn += len(batch.tokens)
-        return drawn
-
-    named = [(f"encode with {name}", "tokens", encode(name)) for name in encoders]
-    return [*named, (f"draw windows of {WINDOW_TOKENS}", "windows", draw)]
-
-
-def _write_corpus(folder: Path, tokens: np.ndarray, lengths: np.ndarray) -> None:
-    (folder / "tokens.bin").write_bytes(tokens.tobytes())
-    (folder / "tokens.idx").write_bytes(np.concatenate([[0], np.cumsum(lengths)]).astype("<i8").tobytes())
+    return [(f"encode with {name}", "tokens", encode(name)) for name in encoders]
 
 
 def _show(measures: list[Measure], samples: dict[str, list[float]], files: int, texts: int) -> None:

@@ -31,6 +31,37 @@ def run(recipe: RecipeOption = "tiny", set_: SetOption = None, home: HomeOption 
         raise typer.Exit(1)
 
 
+@app.command()
+def plan(
+    node: Annotated[str, typer.Option("--node", "-n", help="The GPUs: how many, x, and which, such as 8xA100-80GB.")],
+    recipe: RecipeOption = "paper",
+    set_: SetOption = None,
+    documents: Annotated[
+        int | None, typer.Option("--documents", min=1, help="Articles to train on.", show_default="the paper's 4.8M")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=1, help="Of all articles together, for packed sampling.")
+    ] = None,
+    mfu: Annotated[float, typer.Option("--mfu", help="Part of the peak that the model's operations reach.")] = 0.55,
+    price: Annotated[float | None, typer.Option("--price", min=0, help="Of a GPU for an hour.")] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Folder with a config.json, or a known model's name.")
+    ] = "",
+    peak_tflops: Annotated[
+        float | None, typer.Option("--peak-tflops", min=0.001, help="Dense bf16 peak of a GPU that is not known here.")
+    ] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", min=0.001, help="Memory of a GPU that is not known here.")
+    ] = None,
+) -> None:
+    """Work out what pre-training takes on given GPUs: operations, memory, hours and cost, beside the paper's."""
+    from pipelines.plan_command import Question, show_plan
+    from pipelines.recipe import load_recipe
+
+    question = Question(node, documents, tokens, mfu, price, model, peak_tflops, memory_gb)
+    show_plan(load_recipe(recipe, set_ or []), question)
+
+
 @app.command("compile")
 def compile_(
     recipe: RecipeOption = "paper",

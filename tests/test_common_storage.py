@@ -27,6 +27,26 @@ def test_what_is_not_there_does_not_exist(tmp_path: Path) -> None:
         storage.read(storage.join(root, "nothing"))
 
 
+def test_of_two_that_create_a_file_one_does(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "owner")
+    assert storage.create(uri, b"first")
+    assert not storage.create(uri, b"second")
+    assert storage.read(uri) == b"first"
+    storage.delete(uri)
+    storage.delete(uri)  # nothing there is fine
+    assert storage.create(uri, b"second")
+
+
+def test_a_part_of_a_file_is_read_and_may_be_changed(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "numbers")
+    storage.write(uri, b"0123456789")
+    part = storage.read_range(uri, 3, 4)
+    part[0] = 0
+    assert part == b"\x00456"
+    with pytest.raises(StorageError, match="Cannot read"):
+        storage.read_range(uri, 20, 4)
+
+
 def test_an_unknown_scheme_is_refused_by_name() -> None:
     with pytest.raises(StorageError, match="gs://bucket"):
         storage.to_uri("gs://bucket/x")
@@ -89,6 +109,16 @@ def test_s3_reads_writes_lists_and_deletes(s3_server: str, tmp_path: Path) -> No
     assert not storage.exists(storage.join(root, "a/3.txt"))
     storage.delete_prefix(root)
     assert storage.list_files(root) == []
+
+
+def test_s3_creates_a_file_once(s3_server: str) -> None:
+    uri = f"{s3_server}/lease/OWNER"
+    assert storage.create(uri, b"first")
+    assert not storage.create(uri, b"second")
+    assert storage.read_range(uri, 1, 3) == b"irs"
+    storage.delete(uri)
+    storage.delete(uri)
+    assert not storage.exists(uri)
 
 
 def test_s3_refuses_wrong_keys_clearly(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:

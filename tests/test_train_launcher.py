@@ -13,14 +13,14 @@ from train_helpers import alone, documents, losses, make_job, tiny_settings, tra
 
 from components.common.errors import TrainingError
 from components.common.manifest import Manifest
-from components.train.job import TrainJob
-from components.train.launcher import run_local
+from components.train.launching.job import TrainJob
+from components.train.launching.launcher import run_local
 from components.train.train import train
 
 LAUNCH = """
 import sys, logging
-from components.train.job import TrainJob
-from components.train.launcher import run_local
+from components.train.launching.job import TrainJob
+from components.train.launching.launcher import run_local
 logging.basicConfig(level=logging.INFO)
 run_local(TrainJob.model_validate_json(open(sys.argv[1]).read()))
 """

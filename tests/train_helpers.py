@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.common.manifest import Manifest
+from components.common import storage
+from components.common.manifest import Manifest, Shard
 from components.common.shards import write_shard
-from components.train.job import TokenShard, TrainJob
+from components.train.launching.job import TokenShard, TokenSource, TrainJob
 from components.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from components.train.data.corpus import Corpus
     from components.train.distributed import Layout
-    from components.train.process import StopSignal
+    from components.train.launching.process import StopSignal
 
 VOCABULARY = 64
 CONTEXT = 16
@@ -67,6 +69,13 @@ def write_corpus(uri: str, shards: list[list[np.ndarray]]) -> Manifest:
     )
 
 
+def open_corpus(manifest: Manifest) -> "Corpus":
+    """The documents of stored shards."""
+    from components.train.data.corpus import Corpus
+
+    return Corpus([storage.local_path(shard.uri) for shard in manifest.shards], manifest.extra["dtype"])
+
+
 def write_model(folder: Path, **changes: Any) -> Manifest:
     """Store a random LLaMA of two layers."""
     import torch
@@ -92,14 +101,24 @@ def make_job(corpus: Manifest, base: Manifest, settings: TrainSettings, output: 
     return TrainJob(
         fingerprint="f0",
         base_model_uri=base.extra["model_uri"],
-        shards=[
-            TokenShard(name=s.name, uri=s.uri, documents=s.stats["documents"], sha256=s.sha256) for s in corpus.shards
-        ],
+        sources=[TokenSource(name="corpus", shards=[token_shard(shard) for shard in corpus.shards])],
         token_dtype="uint16",
         vocabulary_size=VOCABULARY,
         output_uri=f"file://{output}",
         scratch_folder=output / "scratch",
         settings=settings,
+    )
+
+
+def token_shard(shard: Shard) -> TokenShard:
+    """What a job says of a shard of the manifest."""
+    return TokenShard(
+        name=shard.name,
+        uri=shard.uri,
+        documents=shard.stats["documents"],
+        tokens=shard.stats["tokens"],
+        sha256=shard.sha256,
+        index_sha256=shard.stats.get("index_sha256", ""),
     )
 
 
@@ -118,9 +137,11 @@ def alone() -> "Iterator[Layout]":
     from components.train.distributed import start_processes
 
     threads = torch.get_num_threads()
-    yield start_processes(tiny_settings())
-    dist.destroy_process_group()
-    torch.set_num_threads(threads)
+    try:
+        yield start_processes(tiny_settings())
+    finally:
+        dist.destroy_process_group()
+        torch.set_num_threads(threads)
 
 
 def train_here(job: TrainJob, layout: "Layout", stop_at_step: int | None = None) -> None:
@@ -131,7 +152,7 @@ def train_here(job: TrainJob, layout: "Layout", stop_at_step: int | None = None)
 
 
 def _stop(at_step: int | None) -> "StopSignal":
-    from components.train.process import StopSignal
+    from components.train.launching.process import StopSignal
 
     class Stop(StopSignal):
         def __init__(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from components.common.errors import StorageError
@@ -58,6 +58,35 @@ def write(uri: str, data: bytes) -> None:
         StorageError: The store refuses (full disk, no permission, no such bucket).
     """
     _attempt("write", uri, lambda store, key: obstore.put(store, key, data))
+
+
+def create(uri: str, data: bytes) -> bool:
+    """Store ``data`` at ``uri`` if nothing is there yet; of several that try at once, one does.
+
+    Returns:
+        Whether it was stored.
+
+    Raises:
+        StorageError: The store refuses for another reason.
+    """
+    try:
+        _attempt("write", uri, lambda store, key: obstore.put(store, key, data, mode="create"))
+    except StorageError as error:
+        if isinstance(error.__cause__, AlreadyExistsError):
+            return False
+        raise
+    return True
+
+
+def read_range(uri: str, start: int, length: int) -> bytearray:
+    """Return some of the bytes stored at ``uri``: a copy that may be changed.
+
+    Raises:
+        StorageError: They are not there, or cannot be read.
+    """
+    return _attempt(
+        "read", uri, lambda store, key: bytearray(obstore.get_range(store, key, start=start, length=length))
+    )
 
 
 def read_stream(uri: str) -> Generator[bytes, None, None]:
@@ -243,6 +272,19 @@ def local_copy(uri: str) -> Iterator[Path]:
         else:
             download_folder(uri, target)
         yield target
+
+
+def delete(uri: str) -> None:
+    """Delete the file at ``uri``; nothing there is fine.
+
+    Raises:
+        StorageError: The store refuses.
+    """
+    try:
+        _attempt("delete", uri, lambda store, key: obstore.delete(store, key))
+    except StorageError as error:
+        if not isinstance(error.__cause__, NotFoundError | FileNotFoundError):
+            raise
 
 
 def delete_prefix(uri: str) -> None:

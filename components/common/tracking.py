@@ -51,9 +51,23 @@ class Run:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        flat = [Metric(key, float(value), now, step) for step, metrics in points for key, value in metrics.items()]
-        for start in range(0, len(flat), _METRICS_PER_CALL):
-            self.client.log_batch(self.run_id, metrics=flat[start : start + _METRICS_PER_CALL])
+        batch: list[Metric] = []
+        for step, metrics in points:
+            # A step's numbers travel together: whoever finds one of them at a step finds all.
+            if batch and len(batch) + len(metrics) > _METRICS_PER_CALL:
+                self.client.log_batch(self.run_id, metrics=batch)
+                batch = []
+            batch += [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        if batch:
+            self.client.log_batch(self.run_id, metrics=batch)
+
+    def last_step(self, name: str) -> int:
+        """The last step at which the run has a metric of this name; -1 when it has none or nothing is tracked."""
+        if self.client is None:
+            return -1
+        # The run itself carries only the newest value of each metric, in one request, however long the series is.
+        newest = self.client.get_run(self.run_id).data.to_proto().metrics
+        return max((int(metric.step) for metric in newest if metric.key == name), default=-1)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record settings; nested ones as ``section.field``."""

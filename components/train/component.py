@@ -38,3 +38,39 @@ def train_model(
         for key, value in manifest.totals.items():
             metrics.log_metric(key, value)
         current.report(manifest.totals)
+
+
+@kfp_step
+def finetune_model(
+    name: str,
+    finetune: dict,
+    base_model: dsl.Input[dsl.Model],
+    benchmarks: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Fine-tune a model on training questions; `name` tells several of a pipeline apart, such as `base on medqa`."""
+    import json
+    from pathlib import Path
+
+    from components.common import storage
+    from components.common.manifest import Manifest
+    from components.common.settings import get_settings
+    from components.common.step import step
+    from components.train.finetune import finetune as logic
+    from components.train.settings import FinetuneSettings
+
+    with step(f"Fine-tune the model ({name})") as current:
+        settings = FinetuneSettings(**finetune)
+        current.run.log_params({"finetune": settings.model_dump(mode="json")})
+        benchmarks_manifest = Manifest.load(benchmarks.path)
+        current.run.log_dataset(benchmarks_manifest, "fine-tuning")
+        root = storage.to_uri(get_settings().store_uri)
+        manifest = logic(Manifest.load(base_model.path), benchmarks_manifest, settings, root)
+        manifest.save(model.path)
+        model.metadata.update(manifest.metadata())
+        # A metrics artifact without a file counts as missing, and its step would never come from the cache.
+        Path(metrics.path).write_text(json.dumps(manifest.totals), encoding="utf-8")
+        for key, value in manifest.totals.items():
+            metrics.log_metric(key, value)
+        current.report(manifest.totals)

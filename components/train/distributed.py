@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from components.common.errors import InputError
-from components.train.settings import TrainSettings
+from components.train.settings import TrainingSettings
 
 # One process downloads or uploads while the others wait: far longer than a step may take before it counts as hung.
 _PATIENCE = timedelta(hours=12)
@@ -52,7 +52,7 @@ class Layout:
         dist.barrier(group=self.patient_group)
 
 
-def start_processes(settings: TrainSettings) -> Layout:
+def start_processes(settings: TrainingSettings) -> Layout:
     """Join the other processes, which torchrun describes in the environment; alone if there is no torchrun.
 
     Raises:
@@ -82,21 +82,22 @@ def start_processes(settings: TrainSettings) -> Layout:
     )
 
 
-def check_batch_splits(settings: TrainSettings, world: int) -> None:
+def check_batch_splits(settings: TrainingSettings, world: int) -> None:
     """Refuse a number of processes over which the batch does not split into whole micro-batches.
 
     Raises:
         InputError: It does not.
     """
-    share = settings.micro_batch_size * world
+    size = 1 if settings.micro_batch_size == "auto" else settings.micro_batch_size
+    share = size * world
     if settings.global_batch_size % share:
         raise InputError(
             f"global_batch_size {settings.global_batch_size} is not a multiple of micro_batch_size "
-            f"{settings.micro_batch_size} x {world} processes = {share}: change a batch size or the processes."
+            f"{size} x {world} processes = {share}: change a batch size or the processes."
         )
 
 
-def _device(settings: TrainSettings, local_rank: int) -> torch.device:
+def _device(settings: TrainingSettings, local_rank: int) -> torch.device:
     gpus = torch.cuda.device_count() if settings.device != "cpu" and torch.cuda.is_available() else 0
     if gpus == 0 and settings.device != "cuda":
         return torch.device("cpu")

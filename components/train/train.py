@@ -9,13 +9,15 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
-from components.train.job import TokenShard, TrainJob, TrainResult
-from components.train.launcher import run_local
+from components.train.finished import finished_run
+from components.train.launching.job import TokenSource, TrainJob, TrainResult
+from components.train.launching.launcher import run_local
 from components.train.settings import TrainSettings
+from components.train.sources import corpora, token_shards, token_sources
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # raise it when the same inputs and settings give another model
+FORMAT_VERSION = 2  # raise it when the same inputs and settings give another model
 
 
 def train(corpus: Manifest, base_model: Manifest, settings: TrainSettings, output_root: str) -> Manifest:
@@ -36,16 +38,19 @@ def train(corpus: Manifest, base_model: Manifest, settings: TrainSettings, outpu
         StorageError: The store cannot be read or written.
     """
     _check_inputs(corpus, base_model)
-    name = fingerprint(corpus.fingerprint, base_model.fingerprint, settings.fingerprint_part(), FORMAT_VERSION)
+    by_name = corpora(corpus, settings)
+    inputs = {name: manifest.fingerprint for name, manifest in by_name.items()} | {"corpus": corpus.fingerprint}
+    name = fingerprint(inputs, base_model.fingerprint, settings.fingerprint_part(), FORMAT_VERSION)
     output_uri = storage.join(output_root, "models", "trained", name)
     manifest_uri = storage.join(output_uri, "manifest.json")
-    if finished := _finished(manifest_uri):
+    if finished := finished_run(manifest_uri):
         log.info("Training is done already: %s", output_uri)
         return finished
     with tempfile.TemporaryDirectory(prefix="train-scratch-") as scratch:
-        run_local(_job(name, corpus, base_model, settings, output_uri, Path(scratch)))
+        sources = token_sources(by_name, settings)
+        run_local(_job(name, corpus, sources, base_model, settings, output_uri, Path(scratch)))
     result = TrainResult.model_validate_json(storage.read(storage.join(output_uri, "result.json")))
-    manifest = _manifest(name, corpus, base_model, settings, output_uri, result)
+    manifest = _manifest(name, inputs, base_model, settings, output_uri, result)
     manifest.save_uri(manifest_uri)
     return manifest
 
@@ -59,25 +64,22 @@ def _check_inputs(corpus: Manifest, base_model: Manifest) -> None:
         raise InputError(
             f"Training needs a model manifest, but manifest {base_model.fingerprint} is of kind {base_model.kind}."
         )
-    if not _training_shards(corpus):
-        raise InputError(f"Corpus {corpus.fingerprint} has no training documents: nothing passed the filters.")
-
-
-def _training_shards(corpus: Manifest) -> list[TokenShard]:
-    return [
-        TokenShard(name=shard.name, uri=shard.uri, documents=shard.stats["documents"], sha256=shard.sha256)
-        for shard in corpus.shards
-        if shard.stats["split"] == "train" and shard.stats["documents"] > 0
-    ]
 
 
 def _job(
-    name: str, corpus: Manifest, base_model: Manifest, settings: TrainSettings, output_uri: str, scratch: Path
+    name: str,
+    corpus: Manifest,
+    sources: list[TokenSource],
+    base_model: Manifest,
+    settings: TrainSettings,
+    output_uri: str,
+    scratch: Path,
 ) -> TrainJob:
     return TrainJob(
         fingerprint=name,
         base_model_uri=base_model.extra["model_uri"],
-        shards=_training_shards(corpus),
+        sources=sources,
+        validation=token_shards(corpus, "validation"),
         token_dtype=corpus.extra["dtype"],
         vocabulary_size=corpus.extra["vocab_size"],
         output_uri=output_uri,
@@ -88,7 +90,7 @@ def _job(
 
 def _manifest(
     name: str,
-    corpus: Manifest,
+    inputs: dict[str, str],
     base_model: Manifest,
     settings: TrainSettings,
     output_uri: str,
@@ -99,22 +101,14 @@ def _manifest(
         "losses_uri": storage.join(output_uri, "losses.jsonl"),
         "base_model_uri": base_model.extra["model_uri"],
         "base_model_fingerprint": base_model.fingerprint,
-        "corpus_fingerprint": corpus.fingerprint,
+        "corpus_fingerprint": inputs["corpus"],
     }
     return Manifest(
         kind="model",
         fingerprint=name,
-        inputs={"corpus": corpus.fingerprint, "base_model": base_model.fingerprint},
+        inputs=inputs | {"base_model": base_model.fingerprint},
         settings=settings.model_dump(mode="json"),
         shards=[Shard(rows=1, stats={}, **file) for file in result.files],
         totals=result.totals,
         extra=extra,
     )
-
-
-def _finished(manifest_uri: str) -> Manifest | None:
-    """The manifest of a finished run whose files are all there; a run without some exports them again."""
-    if not storage.exists(manifest_uri):
-        return None
-    manifest = Manifest.load_uri(manifest_uri)
-    return manifest if all(storage.exists(shard.uri) for shard in manifest.shards) else None

@@ -1,0 +1,1 @@
+"""The training questions of benchmarks as token examples."""

@@ -1,0 +1,1 @@
+"""Running a training job: what a worker is told, how it is started, and how it ends."""

@@ -1,0 +1,1 @@
+"""The model: loaded, sharded, adapted, optimised, exported."""
