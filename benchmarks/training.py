@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.training [--models tiny 60m] [--repetitions 3] [--threads 2]``: every contender trains the same
 model on the same windows in the same order with the same optimiser, fp32, gradients clipped to norm 1, each time in a
-process of its own. This trainer runs as it is, from token shards through its own loop; nobody writes checkpoints or
-tracks while the clock runs.
+process of its own, whose threads wait as this trainer's launcher has them wait (OMP_WAIT_POLICY). This trainer runs as
+it is, from token shards through its own loop; nobody writes checkpoints or tracks while the clock runs.
 """
 
 import argparse
@@ -118,7 +118,13 @@ def prepare(name: str, size: Size, threads: int, folder: Path) -> None:
 
 def measure(contender: str, folder: Path, threads: int) -> dict[str, list[float]]:
     """Seconds and losses of a contender's steps, in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     for name in [name for name in environment if name.startswith(("MLFLOW_", "PMC_"))]:
         del environment[name]
     command = [sys.executable, "-m", __spec__.name, _MEASURE, contender, str(folder)]

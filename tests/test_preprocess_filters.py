@@ -9,7 +9,8 @@ import pytest
 
 from components.preprocess.extraction import jats
 from components.preprocess.extraction.jats import Article
-from components.preprocess.filtering.filters import FILTERS, explain, identify_language, judge
+from components.preprocess.filtering import filters
+from components.preprocess.filtering.filters import FILTERS, Candidate, explain, identify_language, judge
 from components.preprocess.settings import ExtractSettings, FilterSettings
 
 SAMPLE = Path(__file__).parents[1] / "components" / "download" / "sample"
@@ -124,6 +125,18 @@ def test_the_text_tells_the_language_and_a_text_too_short_to_tell_is_believed() 
     assert identify_language(made(prose(PORTUGUESE), language="en")) == "pt"
     assert identify_language(made("Sine qua non.", language="en")) == "en"
     assert identify_language(made("123", language="")) == ""
+
+
+def test_plain_english_is_told_by_its_stop_words_and_all_else_by_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(filters, "identify_language", lambda article: asked.append(article) or "asked")
+    assert Candidate(made(LONG, language="pt")).language == "en"
+    assert not asked
+    assert Candidate(made(prose(PORTUGUESE))).language == "asked"
+    assert Candidate(made(f"{LONG} {prose(PORTUGUESE, 200)}")).language == "asked"
+    assert Candidate(made("The end of the beginning.", language="la")).language == "asked", "too short to tell"
+    assert Candidate(made("Sine qua non."), "la").language == "la"
+    assert len(asked) == 3
 
 
 def test_the_table_of_filters_is_asked_from_the_cheapest_on() -> None:

@@ -21,6 +21,7 @@ def test_words_are_counted_and_measured_as_split_makes_them(text: str) -> None:
     assert found.words == len(words)
     if words and text.isascii():
         assert found.mean_word_length == pytest.approx(sum(map(len, words)) / len(words))
+        assert found.alphabetic_bound <= found.alphabetic
         assert found.alphabetic == pytest.approx(sum(any(map(str.isalpha, word)) for word in words) / len(words))
         visible = "".join(words)
         assert found.digits == pytest.approx(sum(map(str.isdigit, visible)) / len(visible))
@@ -55,11 +56,21 @@ def test_repeated_runs_are_found_as_a_counter_finds_them(text: str, width: int) 
     assert found.top_ngram(width + 1) <= found.top_ngram_bound(width + 1) + 1e-9
 
 
-def test_words_of_ngrams_and_their_lengths_agree_over_all_of_unicode() -> None:
+def test_every_character_is_either_in_a_word_or_between_words() -> None:
+    """A letter in a circle is upper case to Python but no letter: it is no word, to whoever counts."""
     for start in range(0, 0x11000, 0x100):
-        text = " ".join(f"a{chr(code)}b {chr(code)}" for code in range(start, start + 0x100))
-        found = TextStatistics(text)
-        assert len(found._ngram_words) == len(found._ngram_word_lengths), hex(start)
+        text = " ".join(f"a{chr(code)}b {chr(code)} c" for code in range(start, start + 0x100))
+        found = TextStatistics(f"{text} {text}")
+        assert 0 <= found.duplicate_ngrams(3) <= 1, hex(start)
+    circled = TextStatistics("Ⓐ one two three four five six seven " * 30)
+    assert circled.duplicate_ngrams(5) == pytest.approx(29 / 30, abs=0.02)
+    assert circled.upper_case == 0
+
+
+def test_words_with_a_letter_are_at_least_those_that_begin_with_one() -> None:
+    found = TextStatistics("Of 12 (two) 3b 4 five")
+    assert found.alphabetic_bound == pytest.approx(2 / 6)
+    assert found.alphabetic == pytest.approx(4 / 6)
 
 
 def test_lines_that_come_again_are_counted_by_number_and_by_characters() -> None:

@@ -147,6 +147,23 @@ def test_a_rerun_skips_finished_shards_and_redoes_unfinished_ones(
     assert len(encoded) == 3
 
 
+@pytest.mark.parametrize(("count", "groups"), [(1, [0]), (3, [0, 2, 4]), (8, [0, 0, 1, 1, 2, 2, 3, 3]), (100, None)])
+def test_the_probe_is_taken_from_row_groups_all_over_the_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, groups: list[int] | None
+) -> None:
+    rows = documents(35)[:35]
+    probes: list[list[str]] = []
+
+    def noting(*arguments: Any) -> Any:
+        probes.append(arguments[1])
+        return choose_encoder(*arguments)
+
+    monkeypatch.setattr(tokenize, "choose_encoder", noting)
+    tokenise(tmp_path, unique(tmp_path, rows), probe_documents=count)
+    places = [[row["text"] for row in rows].index(text) for text in probes[0]]
+    assert [place // 7 for place in places] == (groups or [place // 7 for place in range(35)])
+
+
 class LyingTokenizer:
     """As fastokens, but one id of every long text is wrong."""
 

@@ -59,7 +59,8 @@ def accumulated(layout: "Layout", base: Path, reshard: bool) -> Result:
     """This process's share of the windows, one at a time, with one exchange of gradients at the end."""
     model = load_model(base, tiny_settings(), layout)
     for layer in model.get_decoder().layers:
-        layer.set_reshard_after_forward(reshard)
+        if isinstance(layer, FSDPModule):
+            layer.set_reshard_after_forward(reshard)
     share = 4 // layout.world
     total = 0.0
     for number in range(share):
@@ -74,24 +75,28 @@ def accumulated(layout: "Layout", base: Path, reshard: bool) -> Result:
     return total, gradients(model)
 
 
+def test_accumulated_gradients_are_those_of_the_whole_batch(base: Path, expected: Result, layout: "Layout") -> None:
+    assert_same(accumulated(layout, base, False), expected)
+
+
 @pytest.mark.parametrize("reshard", [False, True])
-def test_accumulated_gradients_are_those_of_the_whole_batch(
-    base: Path, expected: Result, layout: "Layout", reshard: bool
-) -> None:
-    assert_same(accumulated(layout, base, reshard), expected)
-
-
-def test_two_processes_add_up_to_the_gradients_of_one(base: Path, expected: Result) -> None:
-    (first_loss, first), (second_loss, second) = in_two_processes(accumulated, base, True)
+def test_two_processes_add_up_to_the_gradients_of_one(base: Path, expected: Result, reshard: bool) -> None:
+    (first_loss, first), (second_loss, second) = in_two_processes(accumulated, base, reshard)
     assert_same((first_loss + second_loss, first), expected)
     assert_same((first_loss + second_loss, second), expected)
 
 
 def test_each_layer_is_sharded_by_itself_and_the_root_last(base: Path, layout: "Layout") -> None:
-    model = load_model(base, tiny_settings(), layout)
+    model = load_model(base, tiny_settings(precision="bf16"), layout)
     sharded = [name for name, module in model.named_modules() if isinstance(module, FSDPModule)]
     assert sharded == ["", "model.layers.0", "model.layers.1"]
     assert all(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+def test_a_process_that_is_alone_and_computes_in_fp32_keeps_the_plain_model(base: Path, layout: "Layout") -> None:
+    model = load_model(base, tiny_settings(), layout)
+    assert not any(isinstance(module, FSDPModule) for module in model.modules())
+    assert not any(isinstance(weight, DTensor) for weight in model.parameters())
 
 
 def test_bf16_computes_over_fp32_weights_gradients_and_logits(base: Path, layout: "Layout") -> None:

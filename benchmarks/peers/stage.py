@@ -3,7 +3,9 @@
 From raw Parquet shards to token shards on two cores, by the clock: extract, filter, find near-duplicates, tokenise.
 The articles are real ones with words replaced, so that none is a copy but those that are planted. This project runs
 its steps one after the other, each with all cores; datatrove runs two tasks at a time, datasets maps in two processes.
-Everybody extracts and filters with this project's functions, so that what is compared is the rest of the work.
+
+The others come twice: as somebody without this project would put them together, and with this project's extraction and
+filters given to them, so that what is compared is the rest of the work.
 """
 
 import argparse
@@ -29,29 +31,34 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", type=Path, default=TOKENIZER_DIR, help="folder with a tokenizer.json")
     parser.add_argument("--planted", type=int, default=2_000, help="how many articles are made of them")
     parser.add_argument("--shards", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS], default=[*CONTENDERS])
+    parser.add_argument("--repetitions", type=int, default=1, help="of each other tool, this project before each")
+    others = [name for name in CONTENDERS if name != _OURS]
+    quick = [name for name in others if name != _SLOW]
+    parser.add_argument("--contenders", nargs="+", choices=others, default=quick, help="the other tools")
     return parser
 
 
 def run(options: argparse.Namespace, folder: Path) -> None:
-    """Plant the articles, measure every contender in turn; the one that takes minutes runs once."""
+    """Plant the articles and measure the others, some of which take minutes, and this project before each of them."""
     originals = list(articles.read(options.articles).values())
     plant(originals, folder, [options.planted // options.shards] * options.shards)
     shutil.copytree(options.tokenizer, folder / "tokenizer")
-    often = [name for name in options.contenders if name != _SLOW]
-    results = runner.alternate(NAME, often, folder, options.repetitions)
-    if _SLOW in options.contenders:
-        results |= runner.alternate(NAME, [_SLOW], folder, 1)
+    results: runner.Results = {name: [] for name in (_OURS, *options.contenders)}
+    for _ in range(options.repetitions):
+        for name in options.contenders:
+            for measured, found in runner.alternate(NAME, [_OURS, name], folder, 1).items():
+                results[measured] += found
     notes = {name: _note(found) for name, found in results.items()}
     title = f"{options.planted:,} articles in {options.shards} shards to tokens, two cores, by the clock"
     runner.compare(title, results, "articles", per="wall", notes=notes)
     runner.compare(title, results, "tokens", per="wall", notes=notes)
+    for name in results:
+        print(f"{name}: {DOES[name]}.")
 
 
 def _note(found: list[runner.Found]) -> str:
     cpu = sum(each["cpu"] for each in found) / len(found)
-    return f"{found[0]['documents']:,} documents left, {cpu:.0f} CPU s"
+    return f"{len(found)} times, {found[0]['documents']:,} documents left, {cpu:.0f} CPU s"
 
 
 def ours(folder: Path) -> Callable[[], runner.Found]:
@@ -82,8 +89,14 @@ def ours(folder: Path) -> Callable[[], runner.Found]:
     return work
 
 
-def with_datatrove(folder: Path, spacy_words: bool) -> Callable[[], runner.Found]:
-    """Run datatrove's reader, writer, four MinHash steps and tokenizer."""
+def with_datatrove(folder: Path, given: bool, spacy_words: bool = False) -> Callable[[], runner.Found]:
+    """Run datatrove's reader, filters, writer, four MinHash steps and tokenizer.
+
+    Args:
+        folder: Where the raw shards are.
+        given: It gets this project's extraction and filters.
+        spacy_words: MinHash takes words as it comes, by spaCy, and not what stands between spaces.
+    """
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import (
         MinhashDedupBuckets,
@@ -103,9 +116,19 @@ def with_datatrove(folder: Path, spacy_words: bool) -> Callable[[], runner.Found
     at = {name: str(place / name) for name in ("clean", "signatures", "buckets", "remove", "tokens", "logs")}
     config = MinhashConfig(n_grams=NGRAM, num_buckets=BUCKETS, hashes_per_bucket=ROWS)
     tokenizer = str(folder / "tokenizer" / "tokenizer.json")
+    steps.get_ready(by_others=not given)
+    to_text = [steps.to_text] if given else [steps.to_markdown, steps.english, *steps.quality_filters()]
     first = [
-        ParquetReader(str(folder / "raw"), adapter=steps.raw_document, glob_pattern="*.parquet"),
-        steps.to_text,
+        ParquetReader(
+            str(folder / "raw"),
+            adapter=steps.raw_document,
+            text_key="xml",
+            id_key="article_id",
+            read_metadata=False,
+            batch_size=128,
+            glob_pattern="*.parquet",
+        ),
+        *to_text,
         ParquetWriter(at["clean"]),
         MinhashDedupSignature(at["signatures"], config, language="eng" if spacy_words else SpaceWords()),
     ]
@@ -135,8 +158,13 @@ def with_datatrove(folder: Path, spacy_words: bool) -> Callable[[], runner.Found
     return work
 
 
-def with_datasets(folder: Path) -> Callable[[], runner.Found]:
-    """Map with datasets in two processes; near-duplicates by datasketch, tokens by `tokenizers` into one file."""
+def with_datasets(folder: Path, given: bool) -> Callable[[], runner.Found]:
+    """Map with datasets in two processes; near-duplicates by datasketch, tokens by `tokenizers` into one file.
+
+    Args:
+        folder: Where the raw shards are.
+        given: It gets this project's extraction and filters.
+    """
     place = _fresh(folder, "datasets")
     os.environ["HF_DATASETS_CACHE"] = str(place)
     import datasets
@@ -144,6 +172,7 @@ def with_datasets(folder: Path) -> Callable[[], runner.Found]:
 
     from benchmarks.peers import steps
 
+    steps.get_ready(by_others=not given)
     raws = planted(folder)
     files = [str(path) for path in sorted((folder / "raw").glob("*.parquet"))]
 
@@ -157,8 +186,14 @@ def with_datasets(folder: Path) -> Callable[[], runner.Found]:
 
     def work() -> runner.Found:
         data = datasets.load_dataset("parquet", data_files=files, split="train", columns=["article_id", "xml"])
-        data = data.map(steps.texts, batched=True, batch_size=128, num_proc=WORKERS, remove_columns=["xml"])
-        data = data.map(steps.signatures, batched=True, batch_size=128, num_proc=WORKERS)
+        data = data.map(
+            steps.sketched_texts,
+            batched=True,
+            batch_size=128,
+            num_proc=WORKERS,
+            remove_columns=["xml"],
+            fn_kwargs={"by_others": not given},
+        )
         data = data.select(list(distinct(data)))
         data = data.map(
             steps.tokens,
@@ -188,13 +223,29 @@ def _found(raws: list[Any], documents: int, tokens: int) -> runner.Found:
     return {"articles": sum(raw.shards[0].rows for raw in raws), "documents": int(documents), "tokens": int(tokens)}
 
 
-_SLOW = "datatrove as it comes, spaCy's words"
+_OURS = "ours"
+_DATATROVE, _DATASETS = "datatrove", "datasets.map"
+_GIVEN_DATATROVE, _GIVEN_DATASETS = "datatrove, given our texts", "datasets.map, given our texts"
+_SLOW = "datatrove, given our texts, spaCy's words"
 CONTENDERS: dict[str, runner.Contender] = {
-    "ours": ours,
-    "datatrove, words by spaces": lambda folder: with_datatrove(folder, spacy_words=False),
-    "datasets.map, datasketch": with_datasets,
-    _SLOW: lambda folder: with_datatrove(folder, spacy_words=True),
+    _OURS: ours,
+    _DATATROVE: lambda folder: with_datatrove(folder, given=False),
+    _DATASETS: lambda folder: with_datasets(folder, given=False),
+    _GIVEN_DATATROVE: lambda folder: with_datatrove(folder, given=True),
+    _GIVEN_DATASETS: lambda folder: with_datasets(folder, given=True),
+    _SLOW: lambda folder: with_datatrove(folder, given=True, spacy_words=True),
 }
+_OTHERS_TEXTS = "the jats package's Markdown, py3langid on its beginning, datatrove's Gopher and FineWeb filters"
+_OUR_TEXTS = "this project's extraction and filters"
+DOES = {
+    _OURS: "extraction, filters, statistics, verified near-duplicates, a validation split, hashes of everything",
+    _DATATROVE: f"{_OTHERS_TEXTS}; its reader, MinHash on words by spaces, and tokenizer",
+    _DATASETS: f"{_OTHERS_TEXTS}; datasketch with xxHash; tokenizers' encode_batch_fast",
+    _GIVEN_DATATROVE: f"{_OUR_TEXTS}; its reader, MinHash on words by spaces, and tokenizer",
+    _GIVEN_DATASETS: f"{_OUR_TEXTS}; datasketch with xxHash; tokenizers' encode_batch_fast",
+    _SLOW: f"{_OUR_TEXTS}; its reader, MinHash as it comes, and tokenizer",
+}
+"""What each of them does."""
 
 
 if __name__ == "__main__":

@@ -4,20 +4,26 @@ What a worker imports is this file and what it needs: nothing of the store, so t
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from lxml import etree
 
 from components.preprocess.decontamination.decontaminate import CONTAMINATED, Decontaminator
-from components.preprocess.deduplication.signatures import DIGEST_BYTES, SIGNATURE_TYPE, sketches, to_arrow
+from components.preprocess.deduplication.signatures import (
+    DIGEST_BYTES,
+    SIGNATURE_TYPE,
+    sketches_of,
+    to_arrow,
+    word_hashes,
+)
 from components.preprocess.dropped_samples import lowest, sample
 from components.preprocess.extraction import jats
 from components.preprocess.filtering import filters
-from components.preprocess.filtering.language import identify_language
 from components.preprocess.settings import ExtractSettings, FilterSettings
 
 TEXT_SCHEMA = pa.schema(
@@ -55,6 +61,7 @@ class Fate:
     """What became of one article: a row, a reason why it was dropped, or one why it could not be read."""
 
     row: dict[str, Any] | None = None
+    words: np.ndarray | None = None  # of the row's text, hashed
     filtered: dict[str, str] | None = None
     rejected: dict[str, str] | None = None
     sample: dict[str, str] | None = None
@@ -100,25 +107,24 @@ class ArticleWork:
             if _for_want_of_memory(error):
                 raise MemoryError(error.detail) from error
             return Fate(rejected={"id": article_id, "reason": error.reason, "detail": error.detail})
-        language = identify_language(article)
-        candidate = filters.Candidate(article, language)
+        candidate = filters.Candidate(article)
         verdict = filters.assess(candidate, self.filters)
         if verdict:
             return _dropped(article_id, article, verdict.reason, verdict.detail)
         said_by_source = {name: raw[name] for name in SOURCE_COLUMNS if raw.get(name)}
-        text, words, matches = article.text, candidate.text.words, []
+        text, words, hashes, matches = article.text, candidate.text.words, candidate.text.word_hashes, []
         if self.decontaminator:
             examined = self.decontaminator.examine(article_id, said_by_source.get("pmid", article.pmid), text)
             text, matches, reason = examined.text, examined.matches, examined.reason
             if text != article.text:
-                words = len(text.split())
+                words, hashes = len(text.split()), word_hashes(text)
                 if words < self.filters.min_words:
                     reason = CONTAMINATED  # too little is left without the question
             if reason:
                 matches = [match | {"action": "drop"} for match in matches]
                 return _dropped(article_id, article, reason, "", matches)
-        row = _row(article_id, article, text, words, language) | said_by_source
-        return Fate(row, repairs=article.repairs, matches=matches)
+        row = _row(article_id, article, text, words, candidate.language) | said_by_source
+        return Fate(row, hashes, repairs=article.repairs, matches=matches)
 
     def give_up(self, raw: RawArticle, reason: str, detail: str) -> Outcome:
         """Reject an article that no worker survives."""
@@ -134,7 +140,7 @@ class ArticleWork:
     def _outcome(self, fates: list[Fate]) -> Outcome:
         return Outcome(
             listed=len(fates),
-            table=self._table([fate.row for fate in fates if fate.row]),
+            table=_table(fates),
             rejected=[fate.rejected for fate in fates if fate.rejected],
             filtered=[fate.filtered for fate in fates if fate.filtered],
             samples=lowest([fate.sample for fate in fates if fate.sample]),
@@ -142,13 +148,15 @@ class ArticleWork:
             matches=[match for fate in fates for match in fate.matches],
         )
 
-    def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
-        return with_sketches(pa.Table.from_pylist(rows, TEXT_SCHEMA))
 
+def with_sketches(texts: pa.Table, words: Iterable[np.ndarray] | None = None) -> pa.Table:
+    """Add to rows of `TEXT_SCHEMA` the columns that make them rows of `CLEAN_SCHEMA`.
 
-def with_sketches(texts: pa.Table) -> pa.Table:
-    """Add to rows of `TEXT_SCHEMA` the columns that make them rows of `CLEAN_SCHEMA`."""
-    signatures, digests = sketches(texts["text"].to_pylist())
+    Args:
+        texts: The rows.
+        words: What `word_hashes` returned for the text of each, where it is at hand.
+    """
+    signatures, digests = sketches_of(map(word_hashes, texts["text"].to_pylist()) if words is None else words)
     digest_column = pa.array([digest.tobytes() for digest in digests], SKETCH_FIELDS[0].type)
     return texts.append_column(SKETCH_FIELDS[0], digest_column).append_column(SKETCH_FIELDS[1], to_arrow(signatures))
 
@@ -161,6 +169,12 @@ def name_of(raw: RawArticle) -> str:
 def size_of(raw: RawArticle) -> int:
     """Return the bytes of the article's XML."""
     return len(raw["xml"] or b"")
+
+
+def _table(fates: list[Fate]) -> pa.Table:
+    rows = [fate.row for fate in fates if fate.row]
+    words = [fate.words for fate in fates if fate.words is not None]
+    return with_sketches(pa.Table.from_pylist(rows, TEXT_SCHEMA), words)
 
 
 def _dropped(
@@ -184,10 +198,11 @@ def _for_want_of_memory(error: BaseException | None) -> bool:
 
 
 def _row(article_id: str, article: jats.Article, text: str, words: int, language: str) -> dict[str, Any]:
+    encoded = text.encode()
     return {
         "article_id": article_id,
         "title": article.title,
-        "text": text,
+        "text": encoded,
         "language": language,
         "article_type": article.article_type,
         "journal": article.journal,
@@ -195,7 +210,7 @@ def _row(article_id: str, article: jats.Article, text: str, words: int, language
         "doi": article.doi,
         "pmid": article.pmid,
         "pmcid": article.pmcid,
-        "sha256": sha256(text.encode()).hexdigest(),
+        "sha256": sha256(encoded).hexdigest(),
         "year": article.year,
         "sections": article.sections,
         "characters": len(text),

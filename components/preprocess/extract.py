@@ -37,7 +37,7 @@ __all__ = ["CLEAN_SCHEMA", "FORMAT_VERSION", "extract_shard"]
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Part of the fingerprint of clean shards: raise it when the same article would become other text."""
 
 _ROW_GROUP = 1024

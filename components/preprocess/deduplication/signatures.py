@@ -7,9 +7,9 @@ code points, words are hashed by a prefix polynomial modulo 2**64, and five neig
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,13 @@ _POWERS = 1 << 20  # 16 MB for both tables, whatever the length of a text
 _BASE = 0x9E3779B97F4A7C15  # odd, hence invertible modulo 2**64
 _BASE_INVERSE = pow(_BASE, -1, 1 << 64)
 _WORD_BASE = np.uint64(0xD1342543DE82EF95)
+
+
+class Words(NamedTuple):
+    """The words of a text, in their order: runs of letters, digits and combining marks."""
+
+    hashes: np.ndarray  # uint64; equal words have equal hashes, whatever their case
+    lengths: np.ndarray  # int64; in UTF-16 code units
 
 
 def signatures(texts: Sequence[str]) -> np.ndarray:
@@ -56,12 +63,16 @@ def sketches(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         uint32 array of shape (len(texts), 112) and uint8 array of shape (len(texts), 16).
     """
+    return sketches_of(map(word_hashes, texts))
+
+
+def sketches_of(texts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `sketches` does, for the results of `word_hashes`."""
     rows: list[np.ndarray] = []
     digests: list[bytes] = []
     batch: list[np.ndarray] = []
     size = 0
-    for text in texts:
-        words = word_hashes(text)
+    for words in texts:
         digests.append(words_digest_of(words))
         batch.append(_shingle_hashes(words))
         size += len(words)
@@ -109,13 +120,15 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def word_hashes(text: str) -> np.ndarray:
-    """Hash each word of a text, in their order, all at once.
+    """Return the hashes of the words of a text: uint64, one per word, as `words_of` makes them."""
+    return words_of(text).hashes
+
+
+def words_of(text: str) -> Words:
+    """Hash and measure each word of a text, in their order, all at once.
 
     Words are runs of letters, digits and combining marks; case does not matter. The hash is the sum of
     value[c_i] * BASE**i over a word's characters, whatever its place in the text, and then mixed.
-
-    Returns:
-        uint64 array with one hash per word; equal words have equal hashes.
     """
     codes = np.frombuffer(text.encode("utf-16-le", errors="surrogatepass"), dtype="<u2")
     values = _character_values().take(codes)
@@ -124,9 +137,10 @@ def word_hashes(text: str) -> np.ndarray:
         # Long texts are taken in pieces that end between two words; only a word of a million characters is cut.
         between = np.flatnonzero(values[start : start + _POWERS] == 0)
         end = start + (int(between[-1]) + 1 if len(between) else _POWERS)
-        parts.append(_runs_hashed(values[start:end]))
+        parts.append(_runs(values[start:end]))
         start = end
-    return np.concatenate([*parts, _runs_hashed(values[start:])])
+    last = _runs(values[start:])
+    return Words(*map(np.concatenate, zip(*parts, last, strict=True))) if parts else last
 
 
 def ngram_hashes(words: np.ndarray, width: int) -> np.ndarray:
@@ -182,16 +196,16 @@ def _shingle_hashes(words: np.ndarray) -> np.ndarray:
     return ngram_hashes(words, min(SHINGLE_WORDS, len(words)))
 
 
-def _runs_hashed(values: np.ndarray) -> np.ndarray:
-    """Hash each run of values other than 0."""
-    is_word = np.zeros(len(values) + 2, dtype=np.int8)
-    is_word[1:-1] = values != 0
-    edges = np.diff(is_word)
-    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+def _runs(values: np.ndarray) -> Words:
+    """Hash and measure each run of values other than 0."""
+    inside = np.zeros(len(values) + 2, dtype=np.bool_)
+    np.not_equal(values, 0, out=inside[1:-1])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    starts, ends = edges[::2], edges[1::2]
     powers, inverses = _powers()
     prefix = np.zeros(len(values) + 1, dtype=np.uint64)
     np.cumsum(values * powers[: len(values)], out=prefix[1:])
-    return _mix((prefix[ends] - prefix[starts]) * inverses[starts])
+    return Words(_mix((prefix[ends] - prefix[starts]) * inverses[starts]), ends - starts)
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
 """What stands in blocks: paragraphs, sections, lists, figures, tables, boxes, verse."""
 
 import re
+from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -136,18 +137,19 @@ def definitions(walker: "Walker", element: etree._Element, out: list[str]) -> No
 def figure(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     """Write `Figure 1. Title. Caption`, and a table's rows if tables are wanted."""
     walker.flush(out)
-    is_table = local_name(element).startswith("table")
     if walker.settings.captions:
-        captions = [block for child in element.iterchildren("{*}caption") for block in walker.apart(child)]
-        caption = _sentences(captions)
+        children = [(local_name(child), child) for child in element]
+        caption = _sentences([block for name, child in children if name == "caption" for block in walker.apart(child)])
         label = _label(element)
         if caption:
             walker.add(f"{label}. {caption}" if label else caption)
-        for child in element.iterchildren("{*}p", "{*}list", "{*}def-list"):  # beside the caption, with some publishers
-            walker.write(child)
-    for child in element if is_table and walker.settings.tables else ():
-        for table in [child] if local_name(child) == "table" else child.iterfind("{*}table"):
-            _table(walker, table)
+        for name, child in children:
+            if name in ("p", "list", "def-list"):  # beside the caption, with some publishers
+                walker.write(child)
+    if walker.settings.tables and local_name(element).startswith("table"):
+        for child in element:
+            for table in [child] if local_name(child) == "table" else child.iterfind("{*}table"):
+                _table(walker, table)
 
 
 def figure_group(walker: "Walker", element: etree._Element, out: list[str]) -> None:
@@ -207,11 +209,12 @@ def preformatted(walker: "Walker", element: etree._Element, out: list[str]) -> N
 def _label(element: etree._Element) -> str:
     """Return the label of a figure, box or theorem without the punctuation at its end."""
     label = child_named(element, "label")
-    return "" if label is None else tidy(_bare(label)).rstrip(" .:-–—|")
+    return "" if label is None else _tidy_label(all_text(label))
 
 
-def _bare(element: etree._Element) -> str:
-    return all_text(element).strip()
+@lru_cache(maxsize=256)  # Figure 1, Table 2, ...
+def _tidy_label(text: str) -> str:
+    return tidy(text.strip()).rstrip(" .:-–—|")
 
 
 def _sentences(blocks: list[str]) -> str:

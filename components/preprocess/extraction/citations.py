@@ -6,6 +6,7 @@ something beside stay, and a citation by name that is part of its sentence stays
 """
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 
 NUMBER = "\x01"
@@ -54,16 +55,22 @@ _RUN = re.compile(r"\x01(?:" + _LINK + r"\x01)*")
 _REFERENCE_WORD = re.compile(r"(?:[,;] )?(?<![^\W])(?:refs?|references?|citations?)\.?$", re.IGNORECASE)
 # The letter of a year stands behind its link at times: "(Smith 2019</xref>b)".
 _SUFFIXED_YEAR = re.compile(r"\x02(?:[a-z](?![\w.])| [a-z](?=[,;)\]]))")
+_REFERENCE_ENDINGS = ("ef", "efs", "Fs", "nce", "nces", "ion", "ions", *(end + "." for end in "fsenFSEN"))
 # "as described in [3]." must not end as "as described in.".
 _DANGLING = re.compile(
     r"(?:[,;]? (?:but see|(?:as )?in|by|from|of|according to|than|see|also|such as|e\.g\.?|i\.e\.?|cf\.?|"
     r"for (?:a )?(?:recent )?reviews?,? see),?)++$|^see$"
 )
+# Endings are compared much faster than patterns; only what has one is looked at closely.
+_DANGLING_ENDINGS = (",", " in", " by", " from", " of", " to", " than", "see", " also", " as", "e.g", "i.e", "cf", ".")
 _PUNCTUATION, _LOOSE, _OPENING = ".;:,)]", " ,;:–-", "(["  # the empty string, an end, is in all of them
 # A citation by name in brackets after such a word is part of the sentence.
 _LEADS_IN = re.compile(r"\b(?:in|by|of|from|with|to|see|and|such as|e\.g\.,?|than|using|follow(?:s|ing)) $")
 _PLAIN_NUMBERS = re.compile(r"(?:^| |(?<=[.,;]))\[(?:[1-9]\d{0,2})(?:\s?[,;–—−‐-]\s?[1-9]\d{0,2})*\](?!\w)")
-_EMPTY = [re.compile(bracket + r"(?=[ ,;.:–)\]-])(?! ?\.\.)[ ,;.:–-]*+[)\]]") for bracket in (r"\(", r"\[")]
+_PLAIN_START = re.compile(r"\[[1-9]")
+_EMPTY = {
+    bracket: re.compile(re.escape(bracket) + r"(?=[ ,;.:–)\]-])(?! ?\.\.)[ ,;.:–-]*+[)\]]") for bracket in ("(", "[")
+}
 _BESIDE = re.compile(
     r"\s*[,;]?\s*(?:\b(?:see|also|cf|e\.g|and|in|by|from|refs?|references?)\b[\s.,]*+)*+[\x01\x02]"
     r"(?:" + _LINK + r"[\x01\x02])*(?:,? for (?:an? )?(?:\w+ )?(?:reviews?|details?|discussion|overview|examples?)\b)?"
@@ -75,11 +82,13 @@ _SURNAME = re.compile(rf"(?:{_PARTICLE} )*(?:Mc|Mac)?[^\W\d_a-z][^\W\d_A-Z]+(?:[
 _AND_OTHERS = re.compile(r"\s*(?:and|among|y|e|entre) (?:others|otros|outros)\s*")
 _TRAILING = re.compile(r"[\s,:]+(?:and|or|see|in|by)?\s*$|^[\s,:]+")
 _HAS_NAME = re.compile(r"[^\W\d_]{3}")
+_SEPARATORS = NUMBER + YEAR + " ,;.&"  # most others, names apart
 _MARKED_NUMBERS = NUMBER + " ,;–-−"  # most brackets hold nothing else
 _DEEPEST = 8  # brackets within brackets within ...
 _LONG = 1000  # brackets longer than this are prose; the patterns are not tried on them
 
 
+@lru_cache(maxsize=1024)  # most are numbers
 def cite(text: str) -> str:
     """Return the mark for a citation whose link reads `text`.
 
@@ -94,7 +103,7 @@ def cite(text: str) -> str:
     lead = words[:1] if words[:1] in ("(", "[") and not {")", "]"} & set(words) else ""
     trail = words[-1:] if words[-1:] in (")", "]") and not {"(", "["} & set(words) else ""
     words = words[len(lead) : len(words) - len(trail)]
-    if sum(map(str.isalpha, words)) >= 3:
+    if (len(words) >= 3 and words[:3].isalpha()) or sum(map(str.isalpha, words)) >= 3:
         mark = f"{_OPEN}{words.translate(_HIDDEN)}{_CLOSE}"
     else:
         mark = YEAR if _YEAR_NUMBER.search(words) else NUMBER
@@ -108,7 +117,7 @@ def has_citation(text: str) -> bool:
 
 def has_plain_citation(text: str) -> bool:
     """Return whether the text holds what may be a citation that was typed rather than linked."""
-    return "[" in text and _PLAIN_NUMBERS.search(text) is not None
+    return "[" in text and _PLAIN_START.search(text) is not None and _PLAIN_NUMBERS.search(text) is not None
 
 
 def without_plain_citations(text: str, references: int) -> str:
@@ -139,8 +148,9 @@ def without_citations(text: str) -> str:
         text = _join(_RUN.split(text))
     if _OPEN in text:
         text = _NAMED.sub(_name_in_sentence, text)
-    for pattern in _EMPTY:
-        text = pattern.sub(_judge_empty, text)
+    for bracket, pattern in _EMPTY.items():
+        if bracket in text:
+            text = pattern.sub(_judge_empty, text)
     return text
 
 
@@ -151,11 +161,12 @@ def _join(segments: list[str]) -> str:
         before = joined[-1]
         if before[-1:] == " ":
             before = before.rstrip(" ")
-        if before[-1:] in ("f", "s", ".", "e", "n"):
+        if before.endswith(_REFERENCE_ENDINGS):
             before = before[:-24] + _REFERENCE_WORD.sub("", before[-24:]).rstrip(" ")
         following = after[:1] if after[:1] != " " else after.lstrip(" ")[:1]
         if following in _PUNCTUATION:
-            before = before[:-32] + _DANGLING.sub("", before[-32:])
+            if before.endswith(_DANGLING_ENDINGS):
+                before = before[:-32] + _DANGLING.sub("", before[-32:])
             if before[-1:] in _LOOSE:
                 before = before.rstrip(_LOOSE)
         if following == "." and before.endswith((".", "!", "?")):
@@ -205,7 +216,7 @@ def _without_names(part: str) -> str:
     if YEAR in rest:
         rest = _NAMED_YEAR.sub("", rest)
     rest = _TRAILING.sub("", _BESIDE.sub(_comma_of_a_list, _SEE_FOR.sub("", rest)))
-    return rest.translate(_SHOWN).strip(" ,") if _FILLER.sub("", rest) else ""
+    return rest.translate(_SHOWN).strip(" ,") if not _FILLER.fullmatch(rest) else ""
 
 
 def _comma_of_a_list(match: re.Match[str]) -> str:
@@ -216,9 +227,11 @@ def _comma_of_a_list(match: re.Match[str]) -> str:
 
 def _says_nothing(inner: str) -> bool:
     """Return whether nothing is left to say once the citations are gone: only fillers, names, years."""
-    rest = _NAMED.sub("", inner)
+    rest = _NAMED.sub("", inner) if _OPEN in inner else inner
+    if not rest.strip(_SEPARATORS):
+        return True
     bare = _MARKS.sub(" ", rest)
-    if not _FILLER.sub("", bare).strip():
+    if _FILLER.fullmatch(bare):
         return True
     by_name = YEAR in rest or _BY_NAME.search(rest)
     return bool(by_name and _NAME_LIST.fullmatch(bare))

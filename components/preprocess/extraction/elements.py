@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lxml import etree
 
 from components.preprocess.extraction import blocks, inline
+from components.preprocess.extraction.safe_xml import ByName
 
 if TYPE_CHECKING:
     from components.preprocess.extraction.walker import Walker
@@ -27,14 +28,9 @@ def _skip(_walker: "Walker", _element: etree._Element, _out: list[str]) -> None:
     """Drop the element with all it holds."""
 
 
-class _Handlers(dict[object, Handler | None]):
-    """Finds the handler of a tag, with or without namespace."""
-
-    def __missing__(self, tag: object) -> Handler | None:
-        handler = self.get(tag.rpartition("}")[2]) if isinstance(tag, str) else _skip
-        if len(self) < 5000:  # strange tags must not fill the memory of a long run
-            self[tag] = handler
-        return handler
+def _float(walker: "Walker", element: etree._Element, _out: list[str]) -> None:
+    """Put off what stands on its own until the line ends."""
+    walker.floats.append(element)
 
 
 paragraph = blocks.paragraph
@@ -68,7 +64,14 @@ _NAMES: dict[Handler, str] = {
     "response front front-stub back fpage lpage strike trans-abstract funding-group award-group conference "
     "milestone-start milestone-end self-uri sig-block",
 }
-HANDLERS = _Handlers({name: handler for handler, names in _NAMES.items() for name in names.split()})
-FLOATS = {blocks.figure, blocks.figure_group, blocks.labelled}
-"""What stands on its own: within a paragraph it does not end the sentence."""
+HANDLERS: ByName[Handler | None] = ByName(
+    {name: handler for handler, names in _NAMES.items() for name in names.split()}, default=None, otherwise=_skip
+)
+_FLOATS: dict[Handler, Handler] = dict.fromkeys((blocks.figure, blocks.figure_group, blocks.labelled), _float)
+LINE_HANDLERS: ByName[Handler | None] = ByName(
+    {name: _FLOATS.get(handler, handler) for handler, names in _NAMES.items() for name in names.split()},
+    default=None,
+    otherwise=_skip,
+)
+"""The same within a line: what stands on its own does not end the sentence there."""
 _BLOCKS = {handler for handler in _NAMES if handler.__module__ == blocks.__name__}

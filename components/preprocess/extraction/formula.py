@@ -6,7 +6,7 @@ from html.entities import html5
 
 from lxml import etree
 
-from components.preprocess.extraction.safe_xml import all_text, local_name
+from components.preprocess.extraction.safe_xml import ByName, all_text
 
 _DOCUMENT = re.compile(r"\\begin\{document\}(.*?)(?:\\end\{document\}|$)", re.DOTALL)
 _PREAMBLE = re.compile(
@@ -38,6 +38,7 @@ _ACCENTS = {
 }  # fmt: skip
 _PRODUCT = re.compile(r"\d[\d.]*[^\W\d_]")  # a/2b would be read as half of ab
 _LONGEST = 20_000  # characters; a longer one is no formula, and a hostile one would be costly to write out
+_SIGNED = re.compile(r"[-−+±] [\w.]+")
 _SIMPLE = re.compile(r"-?[\w.∞′*]+")
 
 
@@ -73,8 +74,7 @@ def _character(match: re.Match[str]) -> str:
 
 
 def _linear(element: etree._Element) -> str:
-    write = _WRITERS.get(local_name(element))
-    return write(element) if write else _row(element)
+    return _WRITERS[element.tag](element)
 
 
 def _row(element: etree._Element) -> str:
@@ -106,7 +106,7 @@ def _group(text: str) -> str:
 def _sign(text: str) -> str:
     """Write an exponent's or index's lone sign without spaces: ``-1``, not ``- 1``."""
     text = " ".join(text.split())
-    return re.sub(r"^([-−+±]) (?=[\w.]+$)", lambda match: match[1].replace("−", "-"), text)
+    return text[0].replace("−", "-") + text[2:] if _SIGNED.fullmatch(text) else text
 
 
 def _parts(element: etree._Element) -> list[str]:
@@ -174,8 +174,7 @@ def _space(_: etree._Element) -> str:
     return " "
 
 
-_WRITERS: dict[str, Callable[[etree._Element], str]] = {
-    "": _nothing,  # a comment
+_NAMES: dict[str, Callable[[etree._Element], str]] = {
     "mo": _operator,
     "mtext": _words,
     "ms": _words,
@@ -198,3 +197,4 @@ _WRITERS: dict[str, Callable[[etree._Element], str]] = {
     "maligngroup": _nothing,
     "malignmark": _nothing,
 }
+_WRITERS = ByName(_NAMES, default=_row, otherwise=_nothing)

@@ -35,12 +35,12 @@ def line_break(_walker: "Walker", _element: etree._Element, out: list[str]) -> N
 
 def link(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     """Write the text of a link to a figure or the like, the mark of a citation, nothing for a note."""
-    kind = element.get("ref-type")
-    if not kind or kind == "other":
-        kind = "bibr" if (element.get("rid") or "").partition(" ")[0] in walker.reference_ids else "other"
+    kind = element.get("ref-type") or "other"
+    if kind == "other" and (element.get("rid") or "").partition(" ")[0] in walker.reference_ids:
+        kind = "bibr"
     if kind in _NOTE_LINKS:
         return
-    text = _text(walker, element) if len(element) else element.text or ""
+    text = _text(walker, element)
     if kind in _CITATIONS and len(text) <= _LONGEST:  # else it is not what it says it is
         walker.linked_citations = True
         out.append(cite(text))
@@ -51,6 +51,8 @@ def link(walker: "Walker", element: etree._Element, out: list[str]) -> None:
 
 
 def _text(walker: "Walker", element: etree._Element) -> str:
+    if not len(element):
+        return element.text or ""
     inner: list[str] = []
     walker.inline(element, inner)
     return "".join(inner)
@@ -83,16 +85,16 @@ def publication_id(walker: "Walker", element: etree._Element, out: list[str]) ->
 
 def superscript(walker: "Walker", element: etree._Element, out: list[str]) -> None:
     """Write a superscript: a citation, an exponent, or just what it says."""
-    inner: list[str] = []
-    walker.inline(element, inner)
-    text = "".join(inner)
+    text = _text(walker, element)
     if len(text) > _LONGEST:  # it is not what it says it is
         out.append(text)
         return
     if text[:1].isalnum() and not _ISOTOPE.match(element.tail or ""):
         _join_to_base(out, _LONE_LETTER)
-    before = out[-1][-40:] if out else ""
-    if has_citation(text):
+    before = out[-1][-8:] if out else ""
+    if text == NUMBER:
+        out.append(NUMBER)
+    elif has_citation(text):
         out.append(text if any(map(str.isalpha, text)) else NUMBER)
     elif _NUMBERS.fullmatch(text) and _CITABLE.search(before) and not _ISOTOPE.match(element.tail or ""):
         out.append(NUMBER)
@@ -128,13 +130,11 @@ def _formula_text(walker: "Walker", element: etree._Element) -> str:
     if wanted == "drop":
         return ""
     math = next(element.iter("{*}math"), None)
-    tex = next(element.iter("{*}tex-math"), None)
-    if tex is not None and (math is None or wanted == "tex"):
+    tex = next(element.iter("{*}tex-math"), None) if math is None or wanted == "tex" else None
+    if tex is not None:
         body = formulas.tex_body(all_text(tex))
         plain = formulas.plain_tex(body)
         return plain if wanted == "text" and "\\" not in plain else body  # half of each would be neither
     if math is not None:
         return formulas.mathml_text(math)
-    inner: list[str] = []
-    walker.inline(element, inner)
-    return "".join(inner).strip()
+    return _text(walker, element).strip()

@@ -82,7 +82,7 @@ def extract(xml: bytes, settings: ExtractSettings) -> Article:
 
 def _parsed(xml: bytes, settings: ExtractSettings) -> tuple[Trimmed, etree._Element, tuple[str, ...]]:
     """Parse an article without what nobody reads, or whole if that fails: the fault is to be told of the whole file."""
-    trimmed = trim(xml, settings.tables)
+    trimmed = trim(xml, settings)
     if len(trimmed.xml) < len(xml) <= settings.max_bytes:
         try:
             return trimmed, *parse(trimmed.xml, settings.max_bytes)
@@ -111,7 +111,7 @@ def _text(walker: Walker, title: str, metadata: Metadata, parts: dict[str, etree
     walker.settle()
     if len(walker.blocks) == before_body:
         raise ArticleError("no-body", "the body holds no text")
-    if sum(len(_ESCAPED_HTML.findall(block)) for block in walker.blocks if "</" in block) > _MAX_ESCAPED_TAGS:
+    if sum([len(_ESCAPED_HTML.findall(block)) for block in walker.blocks if "<" in block]) > _MAX_ESCAPED_TAGS:
         raise ArticleError("escaped-html", "the body is a web page in a text node")
     if "floats-group" in parts:
         walker.walk(parts["floats-group"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from lxml import etree
 
-from components.preprocess.extraction.safe_xml import all_text
+from components.preprocess.extraction.safe_xml import all_text, child_named, local_name
 
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -38,16 +38,16 @@ def read_metadata(article: etree._Element) -> Metadata:
         article_type=(article.get("article-type") or "").strip().lower(),
         language=re.split("[-_]", (article.get(_XML_LANG) or "").strip().lower())[0],
     )
-    front = article.find("{*}front")
+    front = child_named(article, "front")
     if front is None:
-        stub = article.find("{*}front-stub")  # of a review or a reply
+        stub = child_named(article, "front-stub")  # of a review or a reply
         if stub is not None:
             _read_article_meta(stub, metadata)
         return metadata
-    journal = front.find("{*}journal-meta")
+    journal = child_named(front, "journal-meta")
     if journal is not None:
         metadata.journal = _text(next(journal.iter("{*}journal-title"), None))
-    meta = front.find("{*}article-meta")
+    meta = child_named(front, "article-meta")
     if meta is not None:
         _read_article_meta(meta, metadata)
     return metadata
@@ -56,7 +56,7 @@ def read_metadata(article: etree._Element) -> Metadata:
 def _read_article_meta(meta: etree._Element, metadata: Metadata) -> None:
     years: dict[bool, list[int]] = {True: [], False: []}
     for child in meta:
-        name = child.tag.rpartition("}")[2] if isinstance(child.tag, str) else ""
+        name = local_name(child)
         if name == "article-id":
             _read_id(child, metadata)
         elif name == "title-group":
@@ -65,7 +65,7 @@ def _read_article_meta(meta: etree._Element, metadata: Metadata) -> None:
             if (child.get("abstract-type") or "").lower() not in _DROPPED_ABSTRACTS:
                 metadata.abstracts.append(child)
         elif name == "pub-date":
-            year = _text(child.find("{*}year"))
+            year = _text(child_named(child, "year"))
             if re.fullmatch(r"(?:1[6-9]|20)\d\d", year):
                 kind = (child.get("pub-type") or child.get("date-type") or "").lower()
                 years[not kind.startswith(("pmc", "nihms"))].append(int(year))
@@ -88,9 +88,9 @@ def _read_id(element: etree._Element, metadata: Metadata) -> None:
 
 def _licence(permissions: etree._Element) -> str:
     """Return the licence in short (`CC BY 4.0`, `CC0 1.0`); "" when it is not a Creative Commons one."""
-    links = [value for element in permissions.iter() for key, value in element.attrib.items() if key == _HREF]
+    links = filter(None, (element.get(_HREF) for element in permissions.iter()))
     text = all_text(permissions)
-    for candidate in (*map(str, links), text):
+    for candidate in (*links, text):
         found = _LICENCE_URL.search(candidate)
         if found:
             code = found[2].lower()

@@ -3,7 +3,6 @@
 What an element means is not decided here but in `elements`, by name.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,14 +10,13 @@ from lxml import etree
 
 from components.preprocess.extraction.blocks import Lines
 from components.preprocess.extraction.citations import has_plain_citation, without_plain_citations
-from components.preprocess.extraction.elements import FLOATS, HANDLERS, is_container, paragraph
+from components.preprocess.extraction.elements import HANDLERS, LINE_HANDLERS, is_container, paragraph
 from components.preprocess.extraction.jats_metadata import Metadata
 from components.preprocess.extraction.safe_xml import ArticleError, all_text, local_name
-from components.preprocess.extraction.text import polished, uncited, unpolished
+from components.preprocess.extraction.text import all_polished, polished, says_something, uncited
 from components.preprocess.extraction.unread import Trimmed
 from components.preprocess.settings import ExtractSettings
 
-_IDENTIFIER = re.compile(r"(?:doi:? *)?(?:https?://(?:dx\.)?doi\.org/)?10\.\d{4,9}/\S+", re.IGNORECASE)
 _DEEPEST = 32
 
 
@@ -30,6 +28,7 @@ class Walker:
         article: The article's element.
         blocks: What was collected so far; what stands on its own is not polished before `settle`.
         sections: Titled sections kept so far.
+        floats: Figures and boxes within a paragraph: they are written behind it.
         linked_citations: Whether a linked citation was seen; typed ones are then left alone.
     """
 
@@ -41,7 +40,7 @@ class Walker:
         self.blocks: list[str] = []
         self.sections = 0
         self.linked_citations = False
-        self._floats: list[etree._Element] = []  # figures and boxes within a paragraph: they stand behind it
+        self.floats: list[etree._Element] = []
         self._depth = 0
         self._known: set[str] = set()
         self._known_blocks = 0
@@ -78,7 +77,7 @@ class Walker:
         for child in parent:
             handler = HANDLERS[child.tag]
             if handler is paragraph:
-                if out or self._floats:
+                if out or self.floats:
                     self.flush(out)
                 self.inline(child, out)
                 self.flush(out)
@@ -108,16 +107,13 @@ class Walker:
         if text:
             out.append(text)
         for child in element:
-            handler = HANDLERS[child.tag]
-            if handler is None:
-                if len(child):
-                    self.inline(child, out)
-                elif child.text:
-                    out.append(child.text)
-            elif handler in FLOATS:
-                self._floats.append(child)
-            else:
+            handler = LINE_HANDLERS[child.tag]
+            if handler is not None:
                 handler(self, child, out)
+            elif len(child):
+                self.inline(child, out)
+            elif child.text:
+                out.append(child.text)
             tail = child.tail
             if tail:
                 out.append(tail)
@@ -125,41 +121,35 @@ class Walker:
     def flush(self, out: list[str]) -> None:
         """End the line: make it a block if it says anything; then come the figures that stood in it."""
         if out:
-            text = "".join(out) if len(out) > 1 else out[0]
+            text = "".join(out)
             out.clear()
-            self.add(self.clean(text) if self._depth else self._without_citations(text))
-        if self._floats:
-            floats, self._floats = self._floats, []
+            if not self.linked_citations and has_plain_citation(text):
+                text = without_plain_citations(text, self.references)
+            text = uncited(text)
+            self.add(polished(text) if self._depth else text)
+        if self.floats:
+            floats, self.floats = self.floats, []
             for element in floats:
                 self.write(element)
 
     def add(self, block: str) -> None:
-        """Add a block unless it holds no letter or digit, or is an identifier, as eLife has under each figure."""
-        if block.startswith(("DOI", "doi", "http")) and _IDENTIFIER.fullmatch(block):
-            return
-        if block and (block[0].isalnum() or any(map(str.isalnum, block))):
+        """Add a block if it says something."""
+        if says_something(block):
             self.blocks.append(block)
-
-    def clean(self, text: str) -> str:
-        """Tidy a line; typed citations go too where the article does not link its citations."""
-        return polished(self._without_citations(text))
-
-    def _without_citations(self, text: str) -> str:
-        if not self.linked_citations and has_plain_citation(text):
-            text = without_plain_citations(text, self.references)
-        return uncited(text)
 
     def settle(self) -> None:
         """Polish the blocks added since the last time: all at once, for what has a fault is found so much faster."""
         new = self.blocks[self._settled :]
-        lines = ["" if isinstance(block, Lines) else block for block in new]
-        del self.blocks[self._settled :]
-        faulty = set(unpolished(lines))
-        for number, block in enumerate(new):
-            if number in faulty:
-                self.add(polished(block))
-            else:
-                self.blocks.append(block)
+        if not new:
+            return
+        lines = ["-" if isinstance(block, Lines) else block for block in new]  # theirs are polished one by one
+        polished_lines = all_polished(lines)
+        if polished_lines != lines:
+            self.blocks[self._settled :] = [
+                block if line == before else line
+                for block, before, line in zip(new, lines, polished_lines, strict=True)
+                if line == before or says_something(line)
+            ]
         self._settled = len(self.blocks)
 
     def line(self, element: etree._Element) -> str:
@@ -172,9 +162,9 @@ class Walker:
         if self._depth > _DEEPEST:
             raise ArticleError("too-deep", f"lists, boxes or tables within one another are more than {_DEEPEST} deep")
         outer, self.blocks = self.blocks, []
-        waiting, self._floats = self._floats, []
+        waiting, self.floats = self.floats, []
         self.walk(element)
-        found, self.blocks, self._floats = self.blocks, outer, waiting
+        found, self.blocks, self.floats = self.blocks, outer, waiting
         self._depth -= 1
         return found
 
@@ -197,7 +187,5 @@ class Walker:
     def references(self) -> int:
         """How many entries the article's reference lists hold."""
         if self._references is None:
-            lists = self.article.iterfind("{*}back/{*}ref-list")
-            left = sum(local_name(entry) == "ref" for entries in lists for entry in entries)
-            self._references = left + self._trimmed.reference_count
+            self._references = sum(1 for _ in self.article.iter("{*}ref")) + self._trimmed.reference_count
         return self._references

@@ -10,11 +10,15 @@ from functools import cached_property
 from typing import NamedTuple
 
 from components.preprocess.extraction.jats import Article
-from components.preprocess.filtering.language import identify_language
+from components.preprocess.filtering.language import ENOUGH, identify_language
 from components.preprocess.filtering.text_statistics import TextStatistics
 from components.preprocess.settings import FilterSettings
 
 __all__ = ["FILTERS", "Candidate", "Verdict", "explain", "identify_language", "judge"]
+
+_ENGLISH = 0.1
+"""From this share of Gopher's stop words on a text is English, and its language need not be identified, which takes ten
+times as long. Of 569 real and synthetic articles 98% of the English ones have it; no other has more than 0.055."""
 
 
 class Candidate:
@@ -28,7 +32,11 @@ class Candidate:
     @cached_property
     def language(self) -> str:
         """The ISO 639-1 code of the text's language, "" when nothing tells."""
-        return identify_language(self.article) if self._language is None else self._language
+        if self._language is not None:
+            return self._language
+        if len(self.article.text) >= ENOUGH and self.text.english_stop_words >= _ENGLISH:
+            return "en"
+        return identify_language(self.article)
 
     @cached_property
     def text(self) -> TextStatistics:
@@ -101,6 +109,8 @@ def _word_length(one: Candidate, limits: FilterSettings) -> str:
 
 
 def _low_alphabetic(one: Candidate, limits: FilterSettings) -> str:
+    if one.text.alphabetic_bound >= limits.min_alphabetic:
+        return ""
     return _below("of the words with a letter", one.text.alphabetic, limits.min_alphabetic)
 
 

@@ -15,7 +15,8 @@ LANGUAGES = (
 # Characters from the start, the middle and the end of a text each. Time goes by the character; 200 tell as much as 600
 # on every one of the real articles, 100 do not (docs/preprocess.md).
 _SAMPLE = 200
-_ENOUGH = 300  # characters below which the declared language is believed
+ENOUGH = 300
+"""Characters below which the declared language is believed."""
 
 
 def identify_language(article: Article) -> str:
@@ -25,7 +26,7 @@ def identify_language(article: Article) -> str:
     short to tell is believed to be what it says.
     """
     text = article.text
-    if len(text) < _ENOUGH and article.language:
+    if len(text) < ENOUGH and article.language:
         return article.language
     sample = _sample(text)
     if not any(map(str.isalpha, sample)):

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from components.preprocess.deduplication.signatures import WORD_CATEGORIES, word_hashes
+from components.preprocess.deduplication.signatures import WORD_CATEGORIES, Words, word_hashes, words_of
 
 ENGLISH_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """Gopher's eight: a text without them is no English prose."""
@@ -22,6 +22,7 @@ _SPACE, _SYMBOL, _MARKUP, _DIGIT, _UPPER, _LETTER = range(6)
 # Gopher's hash and ellipsis, and what TeX and Markdown leave; "<" compares numbers.
 _MARKUP_CHARACTERS = frozenset("#…\\{}^_`")
 _PLACE = np.uint64((1 << 24) - 1)  # the lower bits of a sorted n-gram; what follows 16 million words is not looked at
+_BUCKET_SHIFT = np.uint64(64 - 12)  # 4,096 buckets
 _WORD_BASE = np.uint64(0xD1342543DE82EF95)
 
 
@@ -35,7 +36,7 @@ class TextStatistics:
         """Measure this text."""
         self.text = text
         self._last_ngrams: tuple[int, np.ndarray] | None = None
-        self._top_counts: dict[int, int] = {}
+        self._at_most: dict[int, int] = {}  # how often the most frequent run of so many words occurs
 
     @cached_property
     def words(self) -> int:
@@ -53,6 +54,13 @@ class TextStatistics:
         letters = self._classes >= _UPPER
         # Once all but letters and space is left out, a word with a letter is a run of letters.
         return _starts(letters[letters | (self._classes == _SPACE)]) / max(self.words, 1)
+
+    @cached_property
+    def alphabetic_bound(self) -> float:
+        """What `alphabetic` is at least, found sooner: the share of the words that begin with a letter."""
+        classes = self._classes
+        begin = int(np.count_nonzero((classes[1:] >= _UPPER) & (classes[:-1] == _SPACE)))
+        return (begin + int(np.count_nonzero(classes[:1] >= _UPPER))) / max(self.words, 1)
 
     @cached_property
     def digits(self) -> float:
@@ -77,12 +85,14 @@ class TextStatistics:
     @cached_property
     def duplicate_lines(self) -> float:
         """Share of the lines that occurred before."""
-        return (len(self.lines) - len(self._line_counts)) / max(len(self.lines), 1)
+        return (len(self.lines) - self._different_lines) / max(len(self.lines), 1)
 
     @cached_property
     def duplicate_line_characters(self) -> float:
         """Share of the characters that stand in lines that occurred before."""
-        repeated = sum(len(line) * (count - 1) for line, count in self._line_counts.items() if count > 1)
+        if len(self.lines) == self._different_lines:
+            return 0.0
+        repeated = sum(len(line) * (count - 1) for line, count in Counter(self.lines).items() if count > 1)
         return repeated / max(len(self.text), 1)
 
     def top_ngram(self, width: int) -> float:
@@ -93,7 +103,7 @@ class TextStatistics:
         ngrams = self._sorted_ngrams(width)
         starts = np.flatnonzero(~_same_as_before(ngrams))
         counts = np.diff(starts, append=len(ngrams))
-        most = self._top_counts[width] = int(counts.max(initial=0))
+        most = self._at_most[width] = int(counts.max(initial=0))
         if most < 2:
             return 0.0
         places = (ngrams[starts[counts == most]] & _PLACE).astype(np.intp)
@@ -101,12 +111,16 @@ class TextStatistics:
         return min(most * longest / self._word_characters, 1.0)  # "a a a" holds "a a" twice
 
     def top_ngram_bound(self, width: int) -> float:
-        """Return what `top_ngram` cannot exceed, by what was found for shorter runs, which are as frequent at least."""
-        counts = [count for shorter, count in self._top_counts.items() if shorter <= width]
-        if not counts:
-            return 1.0
+        """Return what `top_ngram` cannot exceed, found sooner.
+
+        A run is no more frequent than the shorter ones that it begins with, nor than all runs together whose hashes
+        begin with the same bits.
+        """
+        if not any(shorter <= width for shorter in self._at_most):
+            self._at_most[width] = _largest_bucket(self._ngrams(width))
+        most = min(count for shorter, count in self._at_most.items() if shorter <= width)
         longest = int((self._word_ends[width:] - self._word_ends[:-width]).max(initial=0))
-        return min(counts) * longest / max(self._word_characters, 1)
+        return most * longest / max(self._word_characters, 1)
 
     def duplicate_ngrams(self, width: int) -> float:
         """Return the share of the words' characters that stand in runs of `width` words that occurred before."""
@@ -114,19 +128,23 @@ class TextStatistics:
         again = ngrams[_same_as_before(ngrams)]
         if not len(again):
             return 0.0
-        starts = np.zeros(len(self._ngram_words), dtype=np.bool_)
+        starts = np.zeros(len(self.word_hashes), dtype=np.bool_)
         starts[again & _PLACE] = True
         covered = starts.copy()
         for offset in range(1, width):
             covered[offset:] |= starts[:-offset]
-        return float(self._ngram_word_lengths[covered].sum() / self._word_characters)
+        return float(self._ngram_words.lengths[covered].sum() / self._word_characters)
+
+    @property
+    def word_hashes(self) -> np.ndarray:
+        """Hashes of the words, as `signatures.word_hashes` makes them."""
+        return self._ngram_words.hashes
 
     @cached_property
     def english_stop_words(self) -> float:
         """Share of the words that are among Gopher's eight stop words."""
-        known = _hashes_of_stop_words()
-        found = sum(np.count_nonzero(self._ngram_words == one) for one in known)
-        return int(found) / max(len(self._ngram_words), 1)
+        found = sum(np.count_nonzero(self.word_hashes == one) for one in _hashes_of_stop_words())
+        return int(found) / max(len(self.word_hashes), 1)
 
     @cached_property
     def _classes(self) -> np.ndarray:
@@ -142,22 +160,19 @@ class TextStatistics:
         return len(self._classes) - self._counts[_SPACE]
 
     @cached_property
-    def _line_counts(self) -> Counter[str]:
-        return Counter(self.lines)
+    def _different_lines(self) -> int:
+        return len(set(self.lines))
 
     @cached_property
-    def _ngram_words(self) -> np.ndarray:
-        return word_hashes(self.text)
-
-    @cached_property
-    def _ngram_word_lengths(self) -> np.ndarray:
-        starts, ends = _runs(self._classes >= _DIGIT)
-        return ends - starts
+    def _ngram_words(self) -> Words:
+        return words_of(self.text)
 
     @cached_property
     def _word_ends(self) -> np.ndarray:
         """Characters in the words before each, and in all of them."""
-        return np.cumsum(np.concatenate(([0], self._ngram_word_lengths)))
+        ends = np.zeros(len(self._ngram_words.lengths) + 1, dtype=np.int64)
+        np.cumsum(self._ngram_words.lengths, out=ends[1:])
+        return ends
 
     @cached_property
     def _word_characters(self) -> int:
@@ -178,11 +193,11 @@ class TextStatistics:
 
         The words' hashes are well mixed, so that sums of their multiples need no mixing of their own.
         """
-        known, ngrams = self._last_ngrams or (1, self._ngram_words)
+        known, ngrams = self._last_ngrams or (1, self.word_hashes)
         if known > width:
-            known, ngrams = 1, self._ngram_words
+            known, ngrams = 1, self.word_hashes
         for wider in range(known + 1, width + 1):
-            ngrams = ngrams[:-1] * _WORD_BASE + self._ngram_words[wider - 1 :]
+            ngrams = ngrams[:-1] * _WORD_BASE + self.word_hashes[wider - 1 :]
         self._last_ngrams = width, ngrams
         return ngrams
 
@@ -198,12 +213,9 @@ def _starts(inside: np.ndarray) -> int:
     return int(np.count_nonzero(inside[1:] > inside[:-1])) + int(inside[:1].sum())
 
 
-def _runs(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the runs of True start and end."""
-    padded = np.zeros(len(inside) + 2, dtype=np.bool_)
-    padded[1:-1] = inside
-    edges = np.flatnonzero(padded[1:] != padded[:-1])
-    return edges[::2], edges[1::2]
+def _largest_bucket(ngrams: np.ndarray) -> int:
+    """Return how many share the upper bits of their hashes, where most do."""
+    return int(np.bincount((ngrams >> _BUCKET_SHIFT).astype(np.intp)).max(initial=0))
 
 
 @lru_cache(maxsize=1)
@@ -214,7 +226,7 @@ def _class_table() -> np.ndarray:
 def _class_of(character: str) -> int:
     if character.isspace():
         return _SPACE
-    if character.isupper():
+    if character.isupper() and character.isalnum():  # some symbols (a letter in a circle) have cases
         return _UPPER
     if character.isalpha() or unicodedata.category(character) in WORD_CATEGORIES:
         return _LETTER

@@ -5,6 +5,7 @@ reference's on texts of the very shard before it is trusted with the rest.
 """
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -86,11 +87,13 @@ def choose_encoder(
 def _fast_encoder(tokenizer: Path, model: Tokenizer, reference: Encode) -> Encode:
     fast = fastokens.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     fast.no_truncation()
-    control_tokens = [token.content for token in model.get_added_tokens_decoder().values() if token.special]
+    special = [token.content for token in model.get_added_tokens_decoder().values() if token.special]
+    # One search for all of them: it looks for what they begin with, which is several times faster than one for each.
+    control_token = re.compile("|".join(map(re.escape, special)) or "(?!)").search
 
     def encode(texts: Sequence[str]) -> Ids:
         # fastokens 0.3 makes a written-out control token the token itself even when told not to (split_special_tokens).
-        if any(token in text for text in texts for token in control_tokens):
+        if any(map(control_token, texts)):
             return reference(texts)
         ids, offsets = fast.encode_batch_flat(list(texts), add_special_tokens=False)
         return np.frombuffer(ids, dtype="<u4"), np.frombuffer(offsets, dtype="<u8").astype(np.int64)

@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -22,11 +23,11 @@ from components.common.fingerprint import fingerprint, sha256_file
 from components.common.manifest import Manifest, Shard
 from components.common.progress import track
 from components.common.shards import finished_shard, write_shard
-from components.preprocess.clean_shards import open_clean, read_rows
+from components.preprocess.clean_shards import open_clean
 from components.preprocess.deduplication.duplicates import removed_rows
 from components.preprocess.settings import TokenizeSettings
 from components.preprocess.tokenization import split
-from components.preprocess.tokenization.encoders import Encode, choose_encoder, load_reference
+from components.preprocess.tokenization.encoders import Encode, Ids, choose_encoder, load_reference
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ _COUNTED = ("licence", "language", "year", "article_type", "journal")
 _COLUMNS = ["article_id", "title", "text", *_COUNTED]
 _EXCERPT_CHARACTERS = 600
 _LARGEST_UINT16_VOCABULARY = 1 << 16
+
+_Documents = list[dict[str, Any]]
 
 
 def tokenize_shard(
@@ -83,7 +86,7 @@ def tokenize_shard(
         parquet = stack.enter_context(open_clean(clean, _COLUMNS))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pmc-")))
         writers = {name: stack.enter_context(_SplitWriter(folder / name, vocabulary)) for name in SPLITS}
-        probe = _probe(parquet, kept, settings.probe_documents)
+        probe = _probe(parquet, settings.probe_documents)
         encoder, encode = choose_encoder(tokenizer, probe, settings.encoder == "fastest", reference)
         _encode_all(parquet, kept, encode, writers, deduplicated.extra["split_anchors"], settings, shard_name)
         shards = []
@@ -161,27 +164,45 @@ def _encode_all(
     shard_name: str,
 ) -> None:
     total = math.ceil(parquet.metadata.num_rows / _BATCH)
-    for batch in track(_batches(parquet, kept), total, f"Encoding {shard_name}", "batches"):
-        ids, offsets = encode([document["text"] for document in batch])
+    encoded = _encoded(_batches(parquet, kept), encode)
+    for batch, (ids, offsets) in track(encoded, total, f"Encoding {shard_name}", "batches"):
         for number, document in enumerate(batch):
             name = split.split_of(document["article_id"], settings.validation_fraction, anchors)
             writers[name].add(document, ids[offsets[number] : offsets[number + 1]])
 
 
-def _batches(parquet: pq.ParquetFile, kept: np.ndarray) -> Iterator[list[dict[str, Any]]]:
+def _encoded(batches: Iterator[_Documents], encode: Encode) -> Iterator[tuple[_Documents, Ids]]:
+    """Yield each batch with its ids; while one is encoded, the one before is written and the one after read."""
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        before: tuple[_Documents, Future[Ids]] | None = None
+        for batch in batches:
+            coming = batch, beside.submit(encode, [document["text"] for document in batch])
+            if before:
+                yield before[0], before[1].result()
+            before = coming
+        if before:
+            yield before[0], before[1].result()
+
+
+def _batches(parquet: pq.ParquetFile, kept: np.ndarray) -> Iterator[_Documents]:
     """Yield the documents that stay, in the order of the shard."""
+    stays = np.zeros(parquet.metadata.num_rows, dtype=np.bool_)
+    stays[kept] = True
     start = 0
     for batch in parquet.iter_batches(_BATCH, columns=_COLUMNS):
-        stays = np.isin(np.arange(start, start + batch.num_rows), kept, assume_unique=True)
+        yield batch.filter(pa.array(stays[start : start + batch.num_rows])).to_pylist()
         start += batch.num_rows
-        yield batch.filter(pa.array(stays)).to_pylist()
 
 
-def _probe(parquet: pq.ParquetFile, kept: np.ndarray, count: int) -> list[str]:
-    """Take documents from all over the shard."""
-    places = np.unique(np.linspace(0, max(len(kept) - 1, 0), num=min(count, len(kept)), dtype=np.int64))
-    texts: list[str] = read_rows(parquet, kept[places].tolist(), ["text"])["text"].to_pylist()
-    return texts
+def _probe(parquet: pq.ParquetFile, count: int) -> list[str]:
+    """Take documents from all over the shard: the first ones of row groups, for which little is to be decompressed."""
+    groups = np.unique(np.linspace(0, parquet.num_row_groups - 1, num=min(count, parquet.num_row_groups), dtype=int))
+    share = math.ceil(count / max(len(groups), 1))
+    texts: list[str] = []
+    for group in groups.tolist():
+        batch = next(parquet.iter_batches(share, row_groups=[group], columns=["text"]), None)
+        texts += batch["text"].to_pylist() if batch else []
+    return texts[:count]
 
 
 def _vocabulary(tokenizer: Path, reference: Tokenizer, add_eos: bool) -> dict[str, Any]:

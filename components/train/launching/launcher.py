@@ -75,6 +75,8 @@ def _start(job_file: Path, job: TrainJob, failure_folder: Path) -> "subprocess.P
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(settings.shutdown_seconds),
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
+        # Threads that spin while they wait for each other take tens of times as long on a core that others use too.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "OMP_NUM_THREADS": str(settings.threads_per_process or _share_of_cores(settings.processes_per_node)),
     }
     return subprocess.Popen(

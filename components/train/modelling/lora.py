@@ -68,12 +68,14 @@ def initialise_adapters(model: torch.nn.Module, seed: int) -> None:
             parameter.detach().copy_(_first_value(name, parameter, seed))
 
 
-def _first_value(name: str, parameter: DTensor, seed: int) -> DTensor:
+def _first_value(name: str, parameter: torch.Tensor, seed: int) -> torch.Tensor:
     whole = torch.zeros(parameter.shape, dtype=parameter.dtype)
     if ".lora_A." in name or ".lora_embedding_A." in name:
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         torch.nn.init.kaiming_uniform_(whole, a=math.sqrt(5), generator=generator)
+    if not isinstance(parameter, DTensor):
+        return whole
     # Every process has drawn the whole: each keeps its part, nothing is sent.
     device = parameter.device_mesh.device_type
     return distribute_tensor(whole.to(device), parameter.device_mesh, parameter.placements, src_data_rank=None)

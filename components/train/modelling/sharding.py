@@ -15,23 +15,21 @@ _CHECKPOINT_EVERY = {"none": 0, "selective": 2, "full": 1}
 def shard(model: PreTrainedModel, settings: TrainingSettings, layout: Layout) -> None:
     """Checkpoint, compile and shard each decoder layer, then shard what is left: embeddings, last norm, head.
 
+    A process that is alone and computes in fp32 keeps the plain model.
+
     Args:
         model: May be on the meta device: nothing is read or moved.
         settings: `precision`, `activation_checkpointing`, `compile`.
         layout: The processes.
     """
     _checkpoint_activations(model, _CHECKPOINT_EVERY[settings.activation_checkpointing])
-    dtype = COMPUTE_DTYPE[settings.precision]
-    # Reduction stays fp32: bf16 sums over many processes lose the small gradients.
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    # On a CPU, memory is not what is short: gathered weights are kept from the forward to the backward pass.
-    reshard = layout.device.type != "cpu"
-    for layer in model.get_decoder().layers:
-        if settings.compile:
+    if settings.compile:
+        for layer in model.get_decoder().layers:
             layer.compile(fullgraph=True)
-        fully_shard(layer, mesh=layout.mesh, mp_policy=policy, reshard_after_forward=reshard)
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
-    fully_shard(model, mesh=layout.mesh, mp_policy=policy, reshard_after_forward=False)
+    dtype = COMPUTE_DTYPE[settings.precision]
+    # There is nothing to share out and nothing to convert for fp32 alone: FSDP would only copy weights and gradients.
+    if layout.world > 1 or dtype != torch.float32:
+        _spread(model, dtype, layout)
     register_loss(model)
 
 
@@ -45,6 +43,17 @@ def synchronise_gradients(model: torch.nn.Module, enabled: bool) -> None:
         model.set_requires_gradient_sync(enabled)
         if next(model.parameters()).device.type == "cpu":
             model.set_reshard_after_backward(enabled)
+
+
+def _spread(model: PreTrainedModel, dtype: torch.dtype, layout: Layout) -> None:
+    # Reduction stays fp32: bf16 sums over many processes lose the small gradients.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    # On a CPU, memory is not what is short: gathered weights are kept from the forward to the backward pass.
+    reshard = layout.device.type != "cpu"
+    for layer in model.get_decoder().layers:
+        fully_shard(layer, mesh=layout.mesh, mp_policy=policy, reshard_after_forward=reshard)
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32)
+    fully_shard(model, mesh=layout.mesh, mp_policy=policy, reshard_after_forward=False)
 
 
 def _checkpoint_activations(model: PreTrainedModel, every: int) -> None:

@@ -23,7 +23,7 @@ def stream_weights(model: torch.nn.Module, folder: Path) -> None:
     No process waits for another here, because reading takes minutes.
 
     Args:
-        model: Its parameters are DTensors, split by their first dimension over a one-dimensional mesh.
+        model: Its parameters are whole, or DTensors split by their first dimension over a one-dimensional mesh.
         folder: Hugging Face folder.
 
     Raises:
@@ -31,7 +31,7 @@ def stream_weights(model: torch.nn.Module, folder: Path) -> None:
     """
     tensors = open_tensors(folder)
     for parameter, names in _match(model, tensors, folder):
-        local, rows = parameter.detach().to_local(), _own_rows(parameter)
+        local, rows = _own_part(parameter.detach())
         if local.numel() == 0:
             continue
         local.copy_(tensors[names[0]].read(rows))
@@ -115,7 +115,9 @@ def _names_in_index(index: Path) -> list[str]:
         raise InputError(f"{index} is no index of safetensors files ({error!r}): fetch the model again.") from error
 
 
-def _match(model: torch.nn.Module, tensors: dict[str, StoredTensor], folder: Path) -> list[tuple[DTensor, list[str]]]:
+def _match(
+    model: torch.nn.Module, tensors: dict[str, StoredTensor], folder: Path
+) -> list[tuple[torch.Tensor, list[str]]]:
     """Every parameter with its names in the files, after a check that nothing is missing, left over or misshapen."""
     parameters = _names_by_parameter(model)
     for parameter, names in parameters:
@@ -136,22 +138,27 @@ def _match(model: torch.nn.Module, tensors: dict[str, StoredTensor], folder: Pat
     return [(parameter, [name for name in names if name in tensors]) for parameter, names in parameters]
 
 
-def _names_by_parameter(model: torch.nn.Module) -> list[tuple[DTensor, list[str]]]:
+def _names_by_parameter(model: torch.nn.Module) -> list[tuple[torch.Tensor, list[str]]]:
     """Every parameter of the base model with all its names: tied embeddings have two, and files hold either or both."""
-    found: dict[int, tuple[DTensor, list[str]]] = {}
+    found: dict[int, tuple[torch.Tensor, list[str]]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if not is_adapter(name):
             found.setdefault(id(parameter), (parameter, []))[1].append(file_name(name))
     return list(found.values())
 
 
-def _own_rows(parameter: DTensor) -> slice:
-    """This process's rows, which FSDP2 divides as torch.chunk does: the last processes may have fewer, or none."""
-    mesh = parameter.device_mesh
+def _own_part(parameter: torch.Tensor) -> tuple[torch.Tensor, slice]:
+    """This process's rows of a parameter, and which they are.
+
+    FSDP2 divides as torch.chunk does: the last processes may have fewer, or none.
+    """
+    if not isinstance(parameter, DTensor):
+        return parameter, slice(None)
+    local, mesh = parameter.to_local(), parameter.device_mesh
     rows = parameter.shape[0]
     each = -(-rows // mesh.size())
     start = min(mesh.get_local_rank() * each, rows)
     stop = min(start + each, rows)
-    if parameter.to_local().shape[0] != stop - start:
-        raise AssertionError(f"{parameter.to_local().shape[0]} rows of {rows} are here, not {start} to {stop}")
-    return slice(start, stop)
+    if local.shape[0] != stop - start:
+        raise AssertionError(f"{local.shape[0]} rows of {rows} are here, not {start} to {stop}")
+    return local, slice(start, stop)
