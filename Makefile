@@ -76,12 +76,14 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure, half an hour: make bench [ARTICLES=archive of JATS files]; the download needs nginx
+bench: $(READY) ## Measure, an hour: make bench [ARTICLES=archive of JATS files]; the download needs nginx
 	$(BIN)/python -m benchmarks $(if $(ARTICLES),--articles $(ARTICLES))
 	$(BIN)/python -m benchmarks.download $(if $(ARTICLES),--source $(ARTICLES))
 	$(BIN)/python -m benchmarks.inventory
 	$(BIN)/python -m benchmarks.duplicates $(if $(ARTICLES),--articles $(ARTICLES))
 	$(BIN)/python -m benchmarks.windows
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.checkpoints
 	$(BIN)/python -m benchmarks.peers $(if $(ARTICLES),--articles $(ARTICLES))
 
 ui: $(READY) ## Open MLflow's pages on http://127.0.0.1:PORT

@@ -124,7 +124,8 @@ def _described(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _described(field.annotation, f"{key}.")
         else:
-            yield key, "(required)" if field.is_required() else field.get_default(), field.description or ""
+            default = "(required)" if field.is_required() else field.get_default(call_default_factory=True)
+            yield key, default, field.description or ""
 
 
 def _explain(problem: Any) -> str:

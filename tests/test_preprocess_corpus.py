@@ -67,7 +67,7 @@ def test_its_shards_are_what_a_trainer_reads(tmp_path: Path) -> None:
         assert sum(shard.stats["documents"] for shard in shards) == part["documents"] > 0
         assert sum(shard.stats["tokens"] for shard in shards) == part["tokens"]
         for shard in shards:
-            assert set(shard.stats) == {"split", "documents", "tokens"}
+            assert set(shard.stats) == {"split", "documents", "tokens", "index_sha256"}
             assert shard.bytes == 2 * shard.stats["tokens"]
             assert storage.exists(shard.uri.removesuffix(".bin") + ".idx")
 

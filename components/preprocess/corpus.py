@@ -17,6 +17,7 @@ from components.preprocess.tokenization.tokenize import SAMPLES, SPLITS
 FORMAT_VERSION = 2
 _COUNTED = 500
 
+_READ_BY_TRAINERS = ("split", "documents", "tokens", "index_sha256")
 _SHARED = ("dtype", "vocab_size", "tokenizer_sha256", "eos_id")
 
 
@@ -127,7 +128,7 @@ def _sizes(members: list[Shard]) -> dict[str, Any]:
 
 def _slim(shard: Shard) -> Shard:
     """Keep what a reader of tokens needs; the rest is summed up in the manifest."""
-    return shard.model_copy(update={"stats": {name: shard.stats[name] for name in ("split", "documents", "tokens")}})
+    return shard.model_copy(update={"stats": {name: shard.stats[name] for name in _READ_BY_TRAINERS}})
 
 
 def _totals(deduplicated: Manifest, splits: dict[str, dict[str, Any]]) -> dict[str, int | float]:

@@ -13,7 +13,7 @@ from components.train.finetuning.examples import EXAMPLES_VERSION, write_example
 from components.train.finetuning.formats import FORMAT_VERSION as TEXT_VERSION
 from components.train.finished import finished_run
 from components.train.launching.job import TokenShard, TokenSource, TrainJob, TrainResult
-from components.train.launching.launcher import run_local
+from components.train.launching.launch import launch
 from components.train.settings import FinetuneSettings
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def finetune(base: Manifest, benchmarks: Manifest, settings: FinetuneSettings, o
         return finished
     examples = write_examples(benchmarks, base.extra["model_uri"], settings, output_root)
     with tempfile.TemporaryDirectory(prefix="finetune-scratch-") as scratch:
-        run_local(_job(name, examples, base, settings, output_uri, Path(scratch)))
+        launch(_job(name, examples, base, settings, output_uri, Path(scratch)))
     result = TrainResult.model_validate_json(storage.read(storage.join(output_uri, "result.json")))
     manifest = _manifest(name, base, benchmarks, settings, examples, output_uri, result)
     manifest.save_uri(manifest_uri)

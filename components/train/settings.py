@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from components.common.section import Section
+from components.train.cluster_settings import ClusterSettings
 
 # Settings that change neither the model nor the data it sees, beyond the order in which floating point sums are
 # taken. They are left out of the fingerprint, so a run can resume on other hardware or with other reporting.
@@ -26,6 +27,7 @@ NOT_IN_FINGERPRINT = {
     "peak_tflops",
     "gpu_hour_price",
     "launcher",
+    "cluster",
     "shutdown_seconds",
 }
 
@@ -78,7 +80,13 @@ class TrainingSettings(Section):
     threads_per_process: int | None = Field(
         None, gt=0, description="CPU threads of a worker process; none shares the node's cores evenly."
     )
-    launcher: Literal["local"] = Field("local", description="Where the workers run: local is this machine.")
+    launcher: Literal["local", "pytorchjob", "trainjob"] = Field(
+        "local",
+        description="Where the workers run: on this machine, or on a cluster with the Training Operator or Trainer v2.",
+    )
+    cluster: ClusterSettings = Field(
+        default_factory=lambda: ClusterSettings.model_validate({}), description="The job on a cluster."
+    )
     shutdown_seconds: int = Field(
         600, gt=0, description="Time for the last checkpoint when the run is stopped, before workers are killed."
     )
@@ -120,11 +128,13 @@ class TrainingSettings(Section):
     def _batch_splits_into_micro_batches(self) -> "TrainingSettings":
         """Fail where the recipe is read rather than when the GPUs are up."""
         size = 1 if self.micro_batch_size == "auto" else self.micro_batch_size
-        share = size * self.processes_per_node
+        nodes = 1 if self.launcher == "local" else self.cluster.nodes
+        share = size * self.processes_per_node * nodes
         if self.global_batch_size % share:
+            on_nodes = f" x {nodes} nodes" if nodes > 1 else ""
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of micro_batch_size "
-                f"{size} x processes_per_node {self.processes_per_node} = {share}: change one of them"
+                f"{size} x processes_per_node {self.processes_per_node}{on_nodes} = {share}: change one of them"
             )
         return self
 

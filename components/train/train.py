@@ -11,7 +11,7 @@ from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
 from components.train.finished import finished_run
 from components.train.launching.job import TokenSource, TrainJob, TrainResult
-from components.train.launching.launcher import run_local
+from components.train.launching.launch import launch
 from components.train.settings import TrainSettings
 from components.train.sources import corpora, token_shards, token_sources
 
@@ -48,7 +48,7 @@ def train(corpus: Manifest, base_model: Manifest, settings: TrainSettings, outpu
         return finished
     with tempfile.TemporaryDirectory(prefix="train-scratch-") as scratch:
         sources = token_sources(by_name, settings)
-        run_local(_job(name, corpus, sources, base_model, settings, output_uri, Path(scratch)))
+        launch(_job(name, corpus, sources, base_model, settings, output_uri, Path(scratch)))
     result = TrainResult.model_validate_json(storage.read(storage.join(output_uri, "result.json")))
     manifest = _manifest(name, inputs, base_model, settings, output_uri, result)
     manifest.save_uri(manifest_uri)

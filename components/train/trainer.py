@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-from pathlib import Path
 
 import torch.distributed as dist
 from transformers.utils.logging import disable_progress_bar
@@ -104,7 +103,7 @@ def train(job: TrainJob, layout: Layout, stop: StopSignal) -> None:
 def main() -> None:
     """Read the job, join the other processes, train."""
     parser = argparse.ArgumentParser(description="Train a model on a corpus: one process of torchrun.")
-    parser.add_argument("--job", type=Path, required=True, help="JSON file of a TrainJob")
+    parser.add_argument("--job", required=True, help="path or address of a TrainJob's JSON file")
     rank = int(os.environ.get("RANK", "0"))
     logs.configure()
     disable_progress_bar()
@@ -113,7 +112,7 @@ def main() -> None:
     with failure_recorded(rank):
         stop = StopSignal()
         die_with_parent()
-        job = TrainJob.model_validate_json(parser.parse_args().job.read_text())
+        job = TrainJob.model_validate_json(storage.read(storage.to_uri(parser.parse_args().job)))
         layout = start_processes(job.settings)
         train(job, layout, stop)
     dist.destroy_process_group()

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from components.common import storage
 from components.common.errors import InputError
-from components.common.fingerprint import fingerprint, sha256_file
+from components.common.fingerprint import fingerprint, sha256_bytes, sha256_file
 from components.common.manifest import Manifest, Shard
 from components.common.progress import track
 from components.common.shards import finished_shard, write_shard
@@ -31,7 +31,7 @@ from components.preprocess.tokenization.encoders import Encode, Ids, choose_enco
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SPLITS = (split.TRAIN, split.VALIDATION)
 SAMPLES = 3
 BINS_PER_DOUBLING = 2
@@ -133,18 +133,21 @@ class _SplitWriter:
 
     def files(self) -> dict[str, bytes | Path]:
         self._file.close()
-        offsets = np.array(self._offsets, dtype="<i8")
         names = json.dumps(self._ids, ensure_ascii=False)
-        return {".bin": self._path, ".idx": offsets.tobytes(), ".ids.json": names.encode(errors="surrogatepass")}
+        return {".bin": self._path, ".idx": self._index(), ".ids.json": names.encode(errors="surrogatepass")}
 
     def stats(self) -> dict[str, Any]:
         return {
             "documents": self.documents,
             "tokens": self._offsets[-1],
+            "index_sha256": sha256_bytes(self._index()),
             "counts": {name: dict(sorted(counter.items())) for name, counter in self._counts.items()},
             "lengths": {str(number): count for number, count in sorted(self._lengths.items())},
             "samples": [sample for _, sample in self._samples],
         }
+
+    def _index(self) -> bytes:
+        return np.array(self._offsets, dtype="<i8").tobytes()
 
     def _keep_sample(self, document: dict[str, Any]) -> None:
         """Keep the documents at the lowest positions: the same ones in whatever order they come."""

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -22,12 +22,21 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a worker process ended: what it raised, and whether it is a message for the user as it is."""
+    """Why a worker process ended.
+
+    Attributes:
+        rank: Of the process.
+        message: Of what it raised.
+        clear: Whether the message is for the user as it is.
+        time: When, in seconds since 1970.
+        error: Type of what it raised.
+    """
 
     rank: int
     message: str
     clear: bool
     time: float
+    error: str = ""
 
 
 class StopSignal:
@@ -60,8 +69,8 @@ def failure_recorded(rank: int) -> Iterator[None]:
         if folder := os.environ.get(FAILURE_FOLDER_VARIABLE):
             clear = isinstance(error, PipelineError)
             message = str(error) if clear else "".join(traceback.format_exception_only(error)).strip()
-            failure = {"rank": rank, "message": message, "clear": clear, "time": time.time()}
-            Path(folder, f"rank-{rank}.json").write_text(json.dumps(failure))
+            failure = Failure(rank, message, clear, time.time(), type(error).__name__)
+            Path(folder, f"rank-{rank}.json").write_text(json.dumps(asdict(failure)))
         raise
 
 
