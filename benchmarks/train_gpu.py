@@ -197,7 +197,7 @@ def _this_trainer(run: Run, folder: Path) -> None:
         count = tokens.numel() * world
         began = time.perf_counter()
         loss, norm = compute_gradients(model, StepBatch(passes, count, count, 0, False), settings, layout)
-        agree(loss / count, norm, False, False, 0.0, layout)
+        agree(loss / count, norm, False, False, layout)
         update(optimiser, settings.learning_rate, True)
         if layout.device.type == "cuda":
             torch.cuda.synchronize()

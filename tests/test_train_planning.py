@@ -227,7 +227,7 @@ class Watch(TorchDispatchMode):
 def eight() -> Iterator[SimpleNamespace]:
     """The first of eight processes, as far as sharding looks: weights are let go after the forward pass, as on GPUs."""
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
-    yield SimpleNamespace(device=torch.device("cuda"), mesh=init_device_mesh("cpu", (8,)))
+    yield SimpleNamespace(world=8, device=torch.device("cuda"), mesh=init_device_mesh("cpu", (8,)))
     dist.destroy_process_group()
 
 
