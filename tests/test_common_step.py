@@ -84,7 +84,7 @@ def test_steps_of_a_run_are_nested_in_one_parent_and_a_retry_goes_on_in_its_run(
     with pytest.raises(SystemExit), step("Train"):
         raise InputError("no")
     with step("Train") as current:
-        current.run.log_params({"train": {"epochs": 2}})
+        current.run.log_params({"train": {"epochs": 2, "mixture": {"file:///other": 0.5}, "labels": {}}})
         current.report({"loss": 1.5, "name": "x"})
     with step("Evaluate"):
         pass
@@ -97,7 +97,11 @@ def test_steps_of_a_run_are_nested_in_one_parent_and_a_retry_goes_on_in_its_run(
     assert set(children) == {"Train", "Evaluate"}
     assert (children["Train"].info.status, parent.info.status) == ("FINISHED", "FINISHED")
     assert children["Train"].data.metrics == {"loss": 1.5}
-    assert children["Train"].data.params == {"train.epochs": "2"}
+    assert children["Train"].data.params == {
+        "train.epochs": "2",
+        "train.mixture": "{'file:///other': 0.5}",
+        "train.labels": "{}",
+    }
 
 
 def test_an_injected_run_is_used_and_no_other_is_made(run_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

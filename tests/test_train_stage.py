@@ -55,7 +55,7 @@ def stored_corpus(folder: Path, **extra: object) -> str:
 
 def test_a_mixture_names_corpora_by_their_manifests(tmp_path: Path) -> None:
     own, other = write_corpus(f"file://{tmp_path}/own", [documents(5)]), stored_corpus(tmp_path / "other")
-    settings = tiny_settings(sampling="mixed", mixture={"corpus": 0.75, other: 0.25})
+    settings = tiny_settings(sampling="mixed", mixture={other: 0.25, "corpus": 0.75})
     by_name = corpora(own, settings)
     sources = token_sources(by_name, settings)
     assert [manifest.fingerprint for manifest in by_name.values()] == ["c0", "c1"]

@@ -296,7 +296,8 @@ def _find(client: "MlflowClient", experiment: str, tags: Mapping[str, str]) -> l
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in params.items():
-        if isinstance(value, Mapping):
+        # Keys that are data, such as addresses and labels, are no names that MLflow takes.
+        if isinstance(value, Mapping) and value and all(name.isidentifier() for name in value):
             flat.update(_flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value

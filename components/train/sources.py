@@ -11,14 +11,16 @@ _MUST_BE_EQUAL = ("dtype", "vocab_size", "tokenizer_sha256")
 
 
 def corpora(corpus: Manifest, settings: TrainSettings) -> dict[str, Manifest]:
-    """Read the manifests of all corpora that the run trains on, by the name that metrics call them.
+    """Read the manifests of all corpora that the run trains on, by name: its own first, the others in order of names.
+
+    The order in which the recipe names them does not count: on its way through KFP it is lost.
 
     Raises:
         InputError: One of them cannot be used, or was tokenised otherwise than the run's own.
         StorageError: One cannot be read.
     """
     found = {OWN: corpus} | {uri: _read(uri, corpus) for uri in settings.mixture if uri != OWN}
-    wanted = [*settings.mixture] if settings.mixture else [OWN]
+    wanted = sorted(settings.mixture, key=lambda name: (name != OWN, name)) or [OWN]
     if empty := next((name for name in wanted if not token_shards(found[name], "train")), None):
         raise InputError(f"Corpus {found[empty].fingerprint} has no training documents: nothing passed the filters.")
     return {name: found[name] for name in wanted}
