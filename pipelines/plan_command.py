@@ -20,7 +20,6 @@ from pipelines.recipe import Recipe
 Row = tuple[str, str, str]
 
 _CHECKPOINTING: dict[Checkpointing, str] = {
-    "none": "",
     "selective": "every second layer computed twice",
     "full": "every layer computed twice",
 }
@@ -204,7 +203,7 @@ def _notes(costs: Costs) -> list[str]:
         notes.append(f"{begins}: {_batch(costs, found)}, {_gib(found.memory.total)} a GPU{_means(found)}.")
     else:
         notes.append("The recipe's micro-batch fits.")
-    if found.fits and found.training.checkpointing != "none":
+    if found.fits and found.training.checkpointing:
         notes.append("Layers that are computed twice cost 11% of the speed or more; the hours above don't count that.")
     return notes
 
@@ -217,11 +216,11 @@ def _means(fit: Fit) -> str:
     """The settings by which it fits."""
     training = fit.training
     changes = [f"--set train.micro_batch_size={training.micro_batch}"]
-    if training.checkpointing != "none":
+    if training.checkpointing:
         changes.append(f"--set train.activation_checkpointing={training.checkpointing}")
     if training.chunk is not None:
         changes.append(f"--set train.loss_chunk_tokens={training.chunk}")
-    by = f" ({_CHECKPOINTING[training.checkpointing]})" if training.checkpointing != "none" else ""
+    by = f" ({_CHECKPOINTING[training.checkpointing]})" if training.checkpointing else ""
     return f"{by}, with {' '.join(changes)}"
 
 

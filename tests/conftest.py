@@ -8,12 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from components.common import storage
 from components.common.settings import get_settings
 from tests.ports import free_ports
+
+if TYPE_CHECKING:
+    from components.train.distributed import Layout
 
 OURS = ("PMC_", "MLFLOW_", "AWS_", "KFP_", "HF_", "S2_")
 
@@ -27,6 +31,15 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     _forget()
     yield
     _forget()
+
+
+@pytest.fixture(scope="module")
+def layout() -> "Iterator[Layout]":
+    """This process as the only one of a training run."""
+    from train_helpers import alone
+
+    with alone() as layout:
+        yield layout
 
 
 def _forget() -> None:

@@ -1,26 +1,18 @@
 """Activation checkpointing: the same gradients from fewer activations kept."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from modelling_helpers import gradients, lora_settings, windows, write_causal_model
-from train_helpers import alone, tiny_settings
+from train_helpers import tiny_settings
 
 from components.train.modelling.load import load_model
 from components.train.modelling.loss import window_loss
 
 if TYPE_CHECKING:
     from components.train.distributed import Layout
-
-
-@pytest.fixture(scope="module")
-def layout() -> "Iterator[Layout]":
-    """This process alone."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.distributed.fsdp import fully_shard
-from train_helpers import alone, tiny_settings
+from train_helpers import tiny_settings
 
 from components.common import storage
 from components.common.errors import StorageError
@@ -25,13 +25,6 @@ from components.train.checkpoints.lease import Holder, Lease
 from components.train.checkpoints.places import complete_steps
 from components.train.checkpoints.randomness import seed_step
 from components.train.distributed import Layout
-
-
-@pytest.fixture(scope="module")
-def layout() -> Iterator[Layout]:
-    """This process as the only one of a run."""
-    with alone() as layout:
-        yield layout
 
 
 class Training:

@@ -1,7 +1,6 @@
 """What is exported loads with plain transformers and peft, and computes what the trainer computes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from modelling_helpers import in_two_processes, lora_settings, windows, write_causal_model
 from safetensors.torch import load_file
-from train_helpers import alone, tiny_settings
+from train_helpers import tiny_settings
 from transformers import AutoModelForCausalLM
 
 from components.common import storage
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
     from components.train.distributed import Layout
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@pytest.fixture(scope="module")
-def layout() -> "Iterator[Layout]":
-    """This process alone."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture(scope="module")

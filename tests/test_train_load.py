@@ -3,7 +3,6 @@
 import json
 import resource
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from modelling_helpers import in_two_processes, lora_settings, whole, windows, write_causal_model
 from safetensors.torch import load_file, save_file
-from train_helpers import VOCABULARY, alone, tiny_settings
+from train_helpers import VOCABULARY, tiny_settings
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from components.common.errors import InputError
@@ -27,13 +26,6 @@ WEIGHTS = "model.safetensors"
 def reference(folder: Path) -> torch.nn.Module:
     """The model as transformers loads it."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-
-
-@pytest.fixture(scope="module")
-def layout() -> "Iterator[Layout]":
-    """This process alone."""
-    with alone() as layout:
-        yield layout
 
 
 def change_weights(folder: Path, **tensors: torch.Tensor | None) -> None:

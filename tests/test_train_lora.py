@@ -1,13 +1,12 @@
 """Adapters: what is trained, how it starts, and that nothing depends on the number of processes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from modelling_helpers import gradients, in_two_processes, lora_settings, whole, windows, write_causal_model
-from train_helpers import alone, tiny_settings
+from train_helpers import tiny_settings
 
 from components.common.errors import InputError
 from components.train.modelling.load import load_model
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
     from components.train.distributed import Layout
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
-
-
-@pytest.fixture(scope="module")
-def layout() -> "Iterator[Layout]":
-    """This process alone."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The loss: its value, its gradients, and how many logits it holds at once."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from modelling_helpers import gradients, in_two_processes, windows, write_causal_model
 from torch.utils._python_dispatch import TorchDispatchMode
-from train_helpers import CONTEXT, VOCABULARY, alone, tiny_settings
+from train_helpers import CONTEXT, VOCABULARY, tiny_settings
 from transformers import AutoModelForCausalLM
 
 from components.train.data.sampler import IGNORED
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
     from components.train.distributed import Layout
 
 VOCABULARY_SIZE = VOCABULARY + 7  # no other dimension of the model has this size
-
-
-@pytest.fixture(scope="module")
-def layout() -> "Iterator[Layout]":
-    """This process alone."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from train_helpers import alone, tiny_settings
+from train_helpers import tiny_settings
 
 from components.common import tracking
 from components.common.settings import get_settings
@@ -23,13 +23,6 @@ from components.train.measuring.buffer import MetricBuffer
 from components.train.measuring.flops import flops_per_token, model_flops_per_token
 from components.train.measuring.hardware import peak_flops
 from components.train.measuring.meter import Meter, describe, held_out, perplexity
-
-
-@pytest.fixture(scope="module")
-def layout() -> Iterator[Layout]:
-    """This process as the only one of a run."""
-    with alone() as layout:
-        yield layout
 
 
 def a_meter(layout: Layout, **changes: Any) -> Meter:

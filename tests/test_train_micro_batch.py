@@ -1,13 +1,12 @@
 """The largest micro-batch that fits, and that looking for it leaves no trace."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from modelling_helpers import in_two_processes, lora_settings, whole, windows, write_causal_model
-from train_helpers import alone, tiny_settings
+from train_helpers import tiny_settings
 
 from components.common.errors import InputError
 from components.train.modelling.load import load_model
@@ -22,13 +21,6 @@ from components.train.modelling.optimiser import build_optimiser
 
 if TYPE_CHECKING:
     from components.train.distributed import Layout
-
-
-@pytest.fixture(scope="module")
-def layout() -> "Iterator[Layout]":
-    """This process alone."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture(scope="module")

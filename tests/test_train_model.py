@@ -1,6 +1,5 @@
 """The sharded model: its precision, its compiled layers, and gradients that several processes add up."""
 
-from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from torch._dynamo.utils import counters
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.debug import CommDebugMode
-from train_helpers import alone, tiny_settings
+from train_helpers import tiny_settings
 from transformers import AutoModelForCausalLM
 
 from components.train.modelling.load import load_model
@@ -23,13 +22,6 @@ if TYPE_CHECKING:
     from components.train.distributed import Layout
 
 Result = tuple[float, dict[str, torch.Tensor]]
-
-
-@pytest.fixture(scope="module")
-def layout() -> "Iterator[Layout]":
-    """This process alone."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture(scope="module")

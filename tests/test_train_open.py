@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from train_helpers import CONTEXT, alone, documents, make_job, open_corpus, tiny_settings, token_shard, write_corpus
+from train_helpers import CONTEXT, documents, make_job, open_corpus, tiny_settings, token_shard, write_corpus
 
 from components.common import storage
 from components.common.errors import InputError
@@ -31,13 +31,6 @@ BASE = Manifest(
     kind="model", fingerprint="b0", inputs={}, settings={}, shards=[], totals={}, extra={"model_uri": "file:///base"}
 )
 MIXTURE: dict[str, Any] = {"sampling": "mixed", "mixture": {"corpus": 1, "file:///other": 1}}
-
-
-@pytest.fixture(scope="module")
-def layout() -> Iterator[Layout]:
-    """This process as the only one of a run."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """AdamW over the trained weights, and the norm of their gradients."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from modelling_helpers import gradients, in_two_processes, lora_settings, whole, windows, write_causal_model
-from train_helpers import alone, tiny_settings
+from train_helpers import tiny_settings
 from transformers import AutoModelForCausalLM
 
 from components.train.modelling.load import load_model
@@ -16,13 +15,6 @@ from components.train.modelling.optimiser import build_optimiser, limit_gradient
 
 if TYPE_CHECKING:
     from components.train.distributed import Layout
-
-
-@pytest.fixture(scope="module")
-def layout() -> "Iterator[Layout]":
-    """This process alone."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The training loop in this process, against a plain one, and its checkpoints."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import torch
 from train_helpers import (
     CONTEXT,
-    alone,
     documents,
     losses,
     make_job,
@@ -31,13 +29,6 @@ from components.train.data.schedule import Plan
 from components.train.data.windows import WindowSampler
 from components.train.distributed import Layout, check_batch_splits
 from components.train.settings import TrainSettings
-
-
-@pytest.fixture(scope="module")
-def layout() -> Iterator[Layout]:
-    """This process as the only one of a run."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """Held-out windows: the same each time, whatever the run's seed and its number of processes."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from train_helpers import CONTEXT, alone, documents, make_job, open_corpus, tiny_settings, token_shard, write_corpus
+from train_helpers import CONTEXT, documents, make_job, open_corpus, tiny_settings, token_shard, write_corpus
 
 from components.common import storage
 from components.common.errors import InputError
@@ -22,13 +21,6 @@ BASE = Manifest(
     kind="model", fingerprint="b0", inputs={}, settings={}, shards=[], totals={}, extra={"model_uri": "file:///base"}
 )
 HELD_OUT = documents(30, seed=7)
-
-
-@pytest.fixture(scope="module")
-def layout() -> Iterator[Layout]:
-    """This process as the only one of a run."""
-    with alone() as layout:
-        yield layout
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from components.common.section import Section
 from components.train.cluster_settings import ClusterSettings
@@ -37,7 +37,7 @@ class TrainingSettings(Section):
 
     context_length: int = Field(512, ge=2, le=131_072, description="Tokens in a window.")
     global_batch_size: int = Field(128, gt=0, description="Windows in an optimiser step, over all processes.")
-    micro_batch_size: int | Literal["auto"] = Field(
+    micro_batch_size: PositiveInt | Literal["auto"] = Field(
         16,
         description="Windows in one forward and backward pass of one process; auto finds the most that memory holds.",
     )
@@ -67,8 +67,8 @@ class TrainingSettings(Section):
     )
     max_skipped_steps: int = Field(20, ge=0, description="More skipped steps than these end the run.")
 
-    activation_checkpointing: Literal["none", "selective", "full"] = Field(
-        "none",
+    activation_checkpointing: Literal["selective", "full"] | None = Field(
+        None,
         description="Recompute activations in the backward pass to save memory: in every second layer, or in all.",
     )
     loss_chunk_tokens: int | None = Field(
@@ -111,18 +111,6 @@ class TrainingSettings(Section):
     gpu_hour_price: float | None = Field(
         None, ge=0, description="Price of a device for an hour, for the cost; none logs no cost."
     )
-
-    @field_validator("activation_checkpointing", mode="before")
-    @classmethod
-    def _none_is_a_choice(cls, value: Any) -> Any:
-        return "none" if value is None else value  # sections read the word as a null
-
-    @field_validator("micro_batch_size")
-    @classmethod
-    def _at_least_one(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("micro_batch_size must be 1 or more, or auto")
-        return value
 
     @model_validator(mode="after")
     def _batch_splits_into_micro_batches(self) -> "TrainingSettings":
@@ -189,7 +177,7 @@ class FinetuneSettings(TrainingSettings):
     )
     method: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters (peft).")
     context_length: int = Field(2048, ge=2, le=131_072, description="Tokens in a window, at most.")
-    micro_batch_size: int | Literal["auto"] = Field(
+    micro_batch_size: PositiveInt | Literal["auto"] = Field(
         4,
         description="Windows in one forward and backward pass of one process; auto finds the most that memory holds.",
     )

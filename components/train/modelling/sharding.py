@@ -9,7 +9,7 @@ from components.train.modelling.loss import register_loss
 from components.train.settings import TrainingSettings
 
 COMPUTE_DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_CHECKPOINT_EVERY = {"none": 0, "selective": 2, "full": 1}
+_CHECKPOINT_EVERY = {None: 0, "selective": 2, "full": 1}
 
 
 def shard(model: PreTrainedModel, settings: TrainingSettings, layout: Layout) -> None:

@@ -105,7 +105,7 @@ def _means(own: Training) -> Iterator[Training]:
     yield own
     if own.chunk is None:
         yield replace(own, chunk=chunk)
-    if own.checkpointing == "none":
+    if own.checkpointing is None:
         yield replace(own, checkpointing="selective")
     if own.checkpointing != "full":
         yield replace(own, checkpointing="full")

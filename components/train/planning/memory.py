@@ -15,7 +15,7 @@ _FP32 = 4
 _NOT_FOR_TENSORS = 1.5 * 2**30  # CUDA's context and NCCL's buffers
 _GAPS = 0.06  # part of the memory that is lost between the allocator's blocks
 
-Checkpointing = Literal["none", "selective", "full"]
+Checkpointing = Literal["selective", "full"] | None
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Training:
     micro_batch: int
     context: int
     compiled: bool = True
-    checkpointing: Checkpointing = "none"
+    checkpointing: Checkpointing = None
     chunk: int | None = None
     accumulates: bool = False
     number: int = 2
@@ -132,7 +132,7 @@ def layer_activations(shape: ModelShape, number: int, compiled: bool) -> int:
 
 def saved_activations(shape: ModelShape, training: Training) -> float:
     """Bytes of activations at the end of the forward pass; of a checkpointed layer that is its input."""
-    recomputed = {"none": 0, "selective": (shape.layers + 1) // 2, "full": shape.layers}[training.checkpointing]
+    recomputed = {None: 0, "selective": (shape.layers + 1) // 2, "full": shape.layers}[training.checkpointing]
     whole = layer_activations(shape, training.number, training.compiled)
     layers = (shape.layers - recomputed) * whole + recomputed * training.number * shape.hidden
     last_norm = (_FP32 + 2 * training.number) * shape.hidden
@@ -141,7 +141,7 @@ def saved_activations(shape: ModelShape, training: Training) -> float:
 
 def recomputed_activations(shape: ModelShape, training: Training) -> float:
     """Bytes of the activations of the one checkpointed layer that is computed again."""
-    if training.checkpointing == "none":
+    if training.checkpointing is None:
         return 0.0
     return float(training.tokens * layer_activations(shape, training.number, training.compiled))
 
