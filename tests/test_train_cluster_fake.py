@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
-from components.train.cluster_settings import ClusterSettings
-from components.train.launching.cluster.cleanup import OPERATORS
+from components.common.cluster.settings import ClusterSettings
 from components.train.launching.cluster.naming import identify
+from components.train.launching.cluster.run import OPERATORS
 from tests.fake_cluster import FakeCluster
 from tests.fake_cluster.helpers import running_cluster, small_job
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from components.common.cluster.labels import run_selector
+from components.common.cluster.settings import ClusterSettings, quantity
 from components.common.errors import InputError
-from components.train.cluster_settings import ClusterSettings, quantity
 from components.train.launching.cluster import pod_template
-from components.train.launching.cluster.cleanup import OPERATORS
-from components.train.launching.cluster.naming import identify, run_selector
+from components.train.launching.cluster.naming import identify
+from components.train.launching.cluster.run import OPERATORS
 from tests.fake_cluster import validation
 from tests.fake_cluster.helpers import small_job
 from tests.fake_cluster.store import Refused

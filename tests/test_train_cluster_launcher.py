@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from components.common.errors import InputError, TrainingError
-from components.train.launching.cluster.cleanup import delete_leftovers
+from components.common.cluster.leftovers import delete_leftovers
+from components.common.errors import ClusterError, InputError, TrainingError
 from components.train.launching.cluster.naming import identify
 from components.train.launching.cluster.run import run_on_cluster
 from tests.fake_cluster import FakeCluster
@@ -400,10 +400,10 @@ def test_two_runs_do_not_touch_each_other_and_what_is_left_of_one_is_deleted(
     wait_for(lambda: started(tmp_path) and (tmp_path / "store" / "f1" / "up").exists())
     processes[0].kill()
     processes[0].communicate()
-    deleted = delete_leftovers("run-1", small(tmp_path))
+    deleted = delete_leftovers("run-1")
     assert deleted == [identify("run-1", jobs["run-1"]).name]
     wait_for(lambda: len(cluster.jobs()) == 1)
-    assert delete_leftovers("run-1", small(tmp_path)) == []
+    assert delete_leftovers("run-1") == []
     (tmp_path / "store" / "f1" / "go").touch()
     processes[1].communicate(timeout=20)
     assert processes[1].returncode == 0
@@ -459,7 +459,7 @@ def test_an_api_that_stays_away_ends_the_step_but_not_the_job(tmp_path: Path, cl
     settings = small(tmp_path, api_minutes=0.02)
     started_at = time.monotonic()
     with pytest.raises(
-        TrainingError, match=r"has not answered for 0.02 minutes \(.*\)\. The job, if there is one, goes"
+        ClusterError, match=r"has not answered for 0.02 minutes \(.*\)\. The job, if there is one, goes"
     ):
         run_on_cluster(small_job(tmp_path), settings, "pytorchjob", program("once('up'); time.sleep(60)"))
     assert time.monotonic() - started_at < 15
@@ -468,22 +468,20 @@ def test_an_api_that_stays_away_ends_the_step_but_not_the_job(tmp_path: Path, cl
 
 def test_missing_rights_and_missing_operators_are_named(tmp_path: Path, cluster: FakeCluster) -> None:
     cluster.denied.add(("create", "trainjobs"))
-    with pytest.raises(TrainingError, match=r"may not create trainjobs.trainer.kubeflow.org in namespace team-a"):
+    with pytest.raises(ClusterError, match=r"may not create trainjobs.trainer.kubeflow.org in namespace team-a"):
         run_on_cluster(small_job(tmp_path), small(tmp_path), "trainjob", program(""))
     cluster.fault("POST", "/pytorchjobs", 404)
-    with pytest.raises(TrainingError, match="knows no PyTorchJob"):
+    with pytest.raises(ClusterError, match="knows no PyTorchJob"):
         run_on_cluster(small_job(tmp_path), small(tmp_path), "pytorchjob", program(""))
     cluster.denied.add(("watch", "pods"))
-    with pytest.raises(TrainingError, match="may not watch pods in namespace team-a: pods is forbidden"):
+    with pytest.raises(ClusterError, match="may not watch pods in namespace team-a: pods is forbidden"):
         run_on_cluster(small_job(tmp_path), small(tmp_path), "pytorchjob", program("time.sleep(60)"))
 
 
 def test_a_refused_job_says_what_the_server_says(tmp_path: Path, cluster: FakeCluster) -> None:
     settings = small(tmp_path, pod_labels={"team": "a"})
     settings = settings.model_copy(update={"tolerations": [], "node_selector": {"zone": 5}})
-    with pytest.raises(
-        TrainingError, match=r"refuses to create pytorchjobs.*nodeSelector.zone.*must be of type string"
-    ):
+    with pytest.raises(ClusterError, match=r"refuses to create pytorchjobs.*nodeSelector.zone.*must be of type string"):
         run_on_cluster(small_job(tmp_path), settings, "pytorchjob", program(""))
 
 

@@ -19,3 +19,7 @@ class StorageError(PipelineError):
 
 class TrainingError(PipelineError):
     """A training job ended without a model."""
+
+
+class ClusterError(PipelineError):
+    """The Kubernetes cluster cannot be asked, or refuses."""

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from components.common.cluster.settings import ClusterSettings
 from components.common.section import Section
-from components.train.cluster_settings import ClusterSettings
 
 # Settings that change neither the model nor the data it sees, beyond the order in which floating point sums are
 # taken. They are left out of the fingerprint, so a run can resume on other hardware or with other reporting.

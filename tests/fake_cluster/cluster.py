@@ -10,7 +10,7 @@ from types import TracebackType
 
 import yaml
 
-from components.train.cluster_settings import quantity
+from components.common.cluster.settings import quantity
 from tests.fake_cluster.kubelet import Container
 from tests.fake_cluster.operators import reconcile_pytorchjob, reconcile_trainjob
 from tests.fake_cluster.server import Server

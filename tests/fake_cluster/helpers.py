@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components.train.cluster_settings import ClusterSettings
+from components.common.cluster.settings import ClusterSettings
 from components.train.launching.job import TokenShard, TokenSource, TrainJob
 from components.train.settings import TrainSettings
 from tests.fake_cluster import FakeCluster
@@ -34,7 +34,7 @@ def finish(): (output / "result.json").write_text("{}")
 """
 LAUNCH = """
 import json, logging, sys
-from components.train.cluster_settings import ClusterSettings
+from components.common.cluster.settings import ClusterSettings
 from components.train.launching.cluster.run import run_on_cluster
 from components.train.launching.job import TrainJob
 logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from components.train.cluster_settings import quantity
+from components.common.cluster.settings import quantity
 from tests.fake_cluster.store import Object, now
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from components.common.cluster.connection import Cluster
 from components.common.errors import TrainingError
-from components.train.launching.cluster.connection import Cluster
 from components.train.launching.cluster.naming import REPORTED_ANNOTATION, Identity
 from components.train.launching.cluster.operators import Operator
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from components.train.cluster_settings import ClusterSettings
+from components.common.cluster.settings import ClusterSettings
 from components.train.launching.cluster.events import JobEvents, Said
 from components.train.launching.cluster.pods import Cause, Ending, Pod
 

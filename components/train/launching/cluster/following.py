@@ -8,9 +8,9 @@ import time
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from components.common.cluster.connection import EVENTS, PODS, Cluster
+from components.common.cluster.settings import ClusterSettings
 from components.common.errors import TrainingError
-from components.train.cluster_settings import ClusterSettings
-from components.train.launching.cluster.connection import EVENTS, PODS, Cluster
 from components.train.launching.cluster.diagnosis import diagnosis
 from components.train.launching.cluster.events import JobEvents
 from components.train.launching.cluster.logs import PodLog
@@ -88,7 +88,7 @@ class JobFollower:
             watcher.start()
         try:
             self._until_it_ends()
-            self._see_the_end()
+            self._see_the_end(selector)
         finally:
             for watcher in watchers:
                 watcher.shut()
@@ -194,16 +194,24 @@ class JobFollower:
         for found in self._cluster.find(PODS, labelSelector=selector)[0]:
             self._take_pod(found, gone=False)
 
-    def _see_the_end(self) -> None:
+    def _see_the_end(self, selector: str) -> None:
         """The job's end may be told before that of its pods and of their logs: see those too, within bounds."""
+        self._see_what_is_there(selector)
         for each in self._logs.values():
             each.finish()
         end = time.monotonic() + _DRAIN_SECONDS
-        while time.monotonic() < end and any(each.is_alive() for each in self._logs.values()):
+        while time.monotonic() < end and not self._is_told():
             with contextlib.suppress(Empty):
                 self._take(self._inbox.get(timeout=0.05))
         for each in self._logs.values():
             each.shut()
+
+    def _is_told(self) -> bool:
+        """Whether all logs are at their end and, if the job failed, a pod has that explains it."""
+        if any(each.is_alive() for each in self._logs.values()):
+            return False
+        explained = any(each.failed for each in self._endings.values()) or any(p.lost for p in self._pods.values())
+        return explained or self._state.phase != "failed" or not self._pods
 
     def _diagnosis(self, verdict: str) -> str:
         lines = {replica: list(kept) for replica, kept in self._lines.items()}

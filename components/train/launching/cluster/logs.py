@@ -9,7 +9,7 @@ from threading import Condition, Thread
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from components.train.launching.cluster.connection import Cluster, Stream, cause, is_passing
+from components.common.cluster.connection import Cluster, Stream, cause, is_passing
 from components.train.launching.cluster.pods import Pod
 
 log = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from components.train.cluster_settings import ClusterSettings
-from components.train.launching.cluster.connection import Kind
+from components.common.cluster.connection import Kind
+from components.common.cluster.settings import ClusterSettings
 from components.train.launching.cluster.naming import Identity
 from components.train.launching.job import TrainJob
 

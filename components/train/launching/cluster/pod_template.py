@@ -6,9 +6,9 @@ from decimal import ROUND_CEILING, Decimal
 from pathlib import PurePosixPath
 from typing import Any
 
+from components.common.cluster.settings import ClusterSettings, quantity
 from components.common.settings import get_settings
 from components.common.tracking import STEP_RUN_VARIABLE
-from components.train.cluster_settings import ClusterSettings, quantity
 from components.train.launching.job import TrainJob
 
 SCRATCH = PurePosixPath("/scratch")

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from components.train.cluster_settings import ClusterSettings
+from components.common.cluster.connection import PYTORCHJOBS
+from components.common.cluster.settings import ClusterSettings
 from components.train.launching.cluster import pod_template
-from components.train.launching.cluster.connection import Kind
 from components.train.launching.cluster.naming import Identity
 from components.train.launching.cluster.operators import JobState, true_conditions
 from components.train.launching.job import TrainJob
@@ -15,7 +15,7 @@ _POD_LABEL = "training.kubeflow.org"
 class PyTorchJobs:
     """The Training Operator."""
 
-    kind = Kind("PyTorchJob", "pytorchjobs", "kubeflow.org", "v1")
+    kind = PYTORCHJOBS
     container = "pytorch"  # the operator looks for this name
     label = f"{_POD_LABEL}/job-name"
 

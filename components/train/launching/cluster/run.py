@@ -10,22 +10,24 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
 from components.common import storage
+from components.common.cluster.connection import Cluster, connect
+from components.common.cluster.settings import ClusterSettings
 from components.common.errors import InputError, TrainingError
 from components.common.settings import get_settings
-from components.train.cluster_settings import ClusterSettings
 from components.train.launching.cluster import pod_template
 from components.train.launching.cluster.claiming import claim, mark_reported
-from components.train.launching.cluster.cleanup import OPERATORS
-from components.train.launching.cluster.connection import Cluster, connect
 from components.train.launching.cluster.following import GivenUp, JobFailed, JobFollower
 from components.train.launching.cluster.naming import Identity, identify
 from components.train.launching.cluster.operators import Operator
+from components.train.launching.cluster.pytorchjob import PyTorchJobs
 from components.train.launching.cluster.stopping import Stopped, sigterm_told, step_moves
+from components.train.launching.cluster.trainjob import TrainJobs
 from components.train.launching.cluster.watching import Change
 from components.train.launching.job import TrainJob
 
 log = logging.getLogger(__name__)
 
+OPERATORS: dict[str, Operator] = {"pytorchjob": PyTorchJobs(), "trainjob": TrainJobs()}
 _SCRATCH = Path("run")  # below the scratch disk, where the workers start
 
 
@@ -48,13 +50,14 @@ def run_on_cluster(
     Raises:
         InputError: The settings do not fit the job or the operator.
         TrainingError: The job failed, with the diagnosis, or the run was stopped.
+        ClusterError: The cluster cannot be asked, or refuses.
         StorageError: The job's description cannot be stored.
     """
     operator = OPERATORS[launcher]
     operator.check(settings)
     _check(job, settings)
     identity = identify(get_settings().run_id, job)
-    cluster = connect(settings)
+    cluster = connect(settings.namespace, settings.api_minutes)
     job_uri = storage.join(job.output_uri, "job.json")
     storage.write(job_uri, job.model_copy(update={"scratch_folder": _SCRATCH}).model_dump_json(indent=1).encode())
     manifest = operator.manifest(identity, job, settings, pod_template.command(worker, job_uri))

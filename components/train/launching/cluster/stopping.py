@@ -10,8 +10,8 @@ from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any
 
-from components.common.errors import TrainingError
-from components.train.launching.cluster.connection import PODS, Cluster
+from components.common.cluster.connection import PODS, Cluster
+from components.common.errors import ClusterError
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def step_moves(cluster: Cluster) -> bool:
     name = os.environ.get("KFP_POD_NAME") or socket.gethostname()
     try:
         found = cluster.get(PODS, name)
-    except TrainingError as error:
+    except ClusterError as error:
         log.warning("Cannot see why the step is stopped: %s", error)
         return False
     conditions = ((found or {}).get("status") or {}).get("conditions") or []

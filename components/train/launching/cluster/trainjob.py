@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from components.common.cluster.connection import TRAINJOBS
+from components.common.cluster.labels import MANAGER
+from components.common.cluster.settings import ClusterSettings
 from components.common.errors import InputError
-from components.train.cluster_settings import ClusterSettings
 from components.train.launching.cluster import pod_template
-from components.train.launching.cluster.connection import Kind
-from components.train.launching.cluster.naming import MANAGER, Identity
+from components.train.launching.cluster.naming import Identity
 from components.train.launching.cluster.operators import JobState, true_conditions
 from components.train.launching.job import TrainJob
 
@@ -18,7 +19,7 @@ _NOT_HERE = ("priority_class", "volcano_queue")
 class TrainJobs:
     """Kubeflow Trainer v2."""
 
-    kind = Kind("TrainJob", "trainjobs", "trainer.kubeflow.org", "v1alpha1")
+    kind = TRAINJOBS
     container = _NODE
     label = "jobset.sigs.k8s.io/jobset-name"
 

@@ -11,7 +11,7 @@ from typing import Any
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from components.train.launching.cluster.connection import (
+from components.common.cluster.connection import (
     GONE,
     Cluster,
     Kind,

@@ -16,8 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.watch.watch import iter_resp_lines
 
-from components.common.errors import TrainingError
-from components.train.cluster_settings import ClusterSettings
+from components.common.errors import ClusterError
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ class Kind:
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
 
+PYTORCHJOBS = Kind("PyTorchJob", "pytorchjobs", "kubeflow.org")
+TRAINJOBS = Kind("TrainJob", "trainjobs", "trainer.kubeflow.org", "v1alpha1")
 PODS = Kind("Pod", "pods")
 EVENTS = Kind("Event", "events")
 
@@ -98,7 +99,7 @@ class Cluster:
         """The object as it was made, or None if there is one of its name.
 
         Raises:
-            TrainingError: The cluster refuses it.
+            ClusterError: The cluster refuses it.
         """
         # Strict: the server names a field that it does not know, instead of dropping it.
         query = [("fieldValidation", "Strict")]
@@ -219,11 +220,15 @@ class Cluster:
             raise unreachable(self.patience, error) from error
 
 
-def connect(settings: ClusterSettings) -> Cluster:
+def connect(namespace: str | None = None, patience_minutes: float = 30) -> Cluster:
     """The cluster that this step runs in, or the one that kubectl would use here.
 
+    Args:
+        namespace: Of all that is asked for; none: the step's own, or kubectl's.
+        patience_minutes: For how long a server that does not answer is asked again.
+
     Raises:
-        TrainingError: Neither is there.
+        ClusterError: Neither is there.
     """
     configuration = client.Configuration()
     try:
@@ -232,12 +237,12 @@ def connect(settings: ClusterSettings) -> Cluster:
         else:
             kubernetes_config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
     except ConfigException as error:
-        raise TrainingError(
+        raise ClusterError(
             f"There is no Kubernetes cluster to train on: {error}; run the step in one, set KUBECONFIG, or set "
             "launcher to local."
         ) from error
     configuration.retries = False  # the patience is ours: it tells what it waits for
-    return Cluster(client.ApiClient(configuration), settings.namespace or _own_namespace(), settings.api_minutes * 60)
+    return Cluster(client.ApiClient(configuration), namespace or _own_namespace(), patience_minutes * 60)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -248,23 +253,23 @@ def is_passing(error: BaseException) -> bool:
     return passing and not isinstance(error, urllib3.exceptions.SSLError)  # a wrong certificate stays wrong
 
 
-def explained(verb: str, kind: Kind, namespace: str, error: ApiException) -> TrainingError:
+def explained(verb: str, kind: Kind, namespace: str, error: ApiException) -> ClusterError:
     """A refusal as one sentence."""
     message = _message(error)
     what = f"{kind.plural}{'.' + kind.group if kind.group else ''} in namespace {namespace}"
     if error.status in (401, 403):
-        return TrainingError(f"The step may not {verb} {what}: {message}. Give its service account that right.")
+        return ClusterError(f"The step may not {verb} {what}: {message}. Give its service account that right.")
     if error.status == 404:
-        return TrainingError(
+        return ClusterError(
             f"The cluster knows no {kind.name} ({kind.group}/{kind.version}), or no namespace {namespace}: install the "
             "operator, or choose another launcher or namespace."
         )
-    return TrainingError(f"The cluster refuses to {verb} {what}: {message}.")
+    return ClusterError(f"The cluster refuses to {verb} {what}: {message}.")
 
 
-def unreachable(seconds: float, error: BaseException) -> TrainingError:
+def unreachable(seconds: float, error: BaseException) -> ClusterError:
     """Patience has run out."""
-    return TrainingError(
+    return ClusterError(
         f"The Kubernetes API has not answered for {seconds / 60:g} minutes ({cause(error)}). The job, if there is one, "
         "goes on; the step adopts it when it is run again."
     )

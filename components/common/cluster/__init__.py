@@ -1,0 +1,1 @@
+"""The Kubernetes cluster: its API, the training job's settings, and what tells our objects from others."""
