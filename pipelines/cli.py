@@ -112,6 +112,24 @@ def retractions(
     raise typer.Exit(watch(model, chosen, json_, rows))
 
 
+@app.command("clean-up")
+def clean_up(
+    run_id: Annotated[str, typer.Argument(help="Kubeflow's id of the pipeline run.")],
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Of the jobs.", show_default="yours")
+    ] = None,
+) -> None:
+    """Delete the training jobs that a pipeline run has left on the cluster, and nothing else.
+
+    The run's last step does this by itself; here for a run that could not reach it. Checkpoints stay in the store.
+    """
+    from components.common import logs
+    from components.common.cluster.leftovers import delete_leftovers
+
+    logs.configure()
+    typer.echo(f"{len(delete_leftovers(run_id, namespace))} jobs of run {run_id} deleted.")
+
+
 @app.command()
 def recipes(
     name: Annotated[str, typer.Argument(help="Show this recipe in full; without it, list them.")] = "",

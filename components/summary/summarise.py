@@ -9,15 +9,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from components.common import storage, tracking
 from components.common.settings import get_settings
 from components.common.step import records_of_run
+from components.summary.clean_up import CleanUp
 
 
-def summarise(recipe: str, state: str, error: str) -> dict[str, Any]:
+def summarise(recipe: str, state: str, error: str, cleaned: CleanUp) -> dict[str, Any]:
     """Collect what the steps recorded and end the run in MLflow.
 
     Args:
         recipe: The recipe's name.
         state: KFP's final state of the pipeline, such as ``SUCCEEDED``.
         error: KFP's error message; often empty, since the cause is in the step's own record.
+        cleaned: What became of the run's training jobs.
 
     Returns:
         The summary, which is also stored as ``runs/<run id>/summary.json``.
@@ -32,6 +34,8 @@ def summarise(recipe: str, state: str, error: str) -> dict[str, Any]:
         "cause": "; ".join(causes) or (error if failed else ""),
         "steps_executed": len(records),
         "seconds_in_steps": round(sum(r["seconds"] for r in records), 1),
+        "deleted_jobs": list(cleaned.deleted),
+        "clean_up_problem": cleaned.problem,
         "steps": records,
     }
     if get_settings().run_id:
