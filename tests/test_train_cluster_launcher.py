@@ -147,14 +147,19 @@ def test_a_pod_that_cannot_start_is_told_and_given_up(
     wait_for(lambda: not cluster.jobs() and not cluster.pods())
 
 
-@BOTH
-def test_an_evicted_pod_is_explained(tmp_path: Path, cluster: FakeCluster, launcher: Any) -> None:
+def evict_when_started(tmp_path: Path, cluster: FakeCluster) -> threading.Thread:
     def evict() -> None:
-        wait_for(lambda: (tmp_path / "store" / "f0" / "up").exists())
+        wait_for(lambda: started(tmp_path))
         cluster.evict(cluster.pods()[0], "The node was low on resource: ephemeral-storage.")
 
     thread = threading.Thread(target=evict)
     thread.start()
+    return thread
+
+
+@BOTH
+def test_an_evicted_pod_is_explained(tmp_path: Path, cluster: FakeCluster, launcher: Any) -> None:
+    thread = evict_when_started(tmp_path, cluster)
     with pytest.raises(TrainingError) as failure:
         run_on_cluster(small_job(tmp_path), small(tmp_path), launcher, program("once('up'); time.sleep(60)"))
     thread.join()
@@ -163,6 +168,16 @@ def test_an_evicted_pod_is_explained(tmp_path: Path, cluster: FakeCluster, launc
     assert first.endswith(
         "low on resource: ephemeral-storage.; run the step again, and it goes on from the last checkpoint."
     )
+
+
+def test_an_eviction_is_explained_even_when_the_job_is_told_to_have_failed_before_its_pods(
+    tmp_path: Path, cluster: FakeCluster
+) -> None:
+    cluster.fault("GET", r"/pods\?.*watch=true", 503, times=1_000_000)
+    thread = evict_when_started(tmp_path, cluster)
+    with pytest.raises(TrainingError, match=r"was taken away by the cluster: .*low on resource: ephemeral-storage"):
+        run_on_cluster(small_job(tmp_path), small(tmp_path), "trainjob", program("once('up'); time.sleep(60)"))
+    thread.join()
 
 
 @BOTH
