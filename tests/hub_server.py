@@ -23,13 +23,17 @@ _RESOLVE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 @dataclass
 class Repo:
-    """A repository: a folder of files at one commit, and the branches that point there."""
+    """A repository: a folder of files at one commit, and the branches that point there.
+
+    Of a gated one nothing is open without the right token; with ``page_open`` its list of files is, as on the hub.
+    """
 
     folder: Path
     commit: str
     branches: tuple[str, ...] = ("main",)
     lfs: tuple[str, ...] = (".safetensors", ".parquet")
     gated: bool = False
+    page_open: bool = False
 
 
 @dataclass
@@ -132,11 +136,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._answer(404, b"Not Found")
 
-    def _repo(self, kind: str, name: str, revision: str) -> Repo | None:
+    do_HEAD = do_GET  # noqa: N815 - as http.server calls it
+
+    def _repo(self, kind: str, name: str, revision: str, page: bool = False) -> Repo | None:
         repo = self.hub.repos.get(f"{kind}/{name}")
         if repo is None:
             self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
-        elif repo.gated and self.headers["Authorization"] != "Bearer hf_good":
+        elif repo.gated and not (page and repo.page_open) and self.headers["Authorization"] != "Bearer hf_good":
             self._answer(401, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"})
         elif revision not in (repo.commit, *repo.branches):
             self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
@@ -145,7 +151,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return None
 
     def _api(self, kind: str, name: str, revision: str) -> None:
-        repo = self._repo(kind, name, revision)
+        repo = self._repo(kind, name, revision, page=True)
         if repo is None:
             return
         siblings = []
@@ -156,6 +162,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 entry["lfs"] = {"sha256": sha256, "size": path.stat().st_size, "pointerSize": 134}
             siblings.append(entry)
         answer = {"_id": "1", "id": name, "sha": repo.commit, "siblings": siblings, "tags": [], "private": False}
+        answer["gated"] = "manual" if repo.gated else False
         self._answer(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, kind: str, name: str, revision: str, file: str, fault: Fault | None) -> None:
@@ -178,6 +185,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(size - start))
         self.end_headers()
+        if self.command == "HEAD":
+            return
         left = size - start if fault is None or fault.cut is None else min(fault.cut, size - start)
         with path.open("rb") as file:
             file.seek(start)
@@ -194,4 +203,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)

@@ -31,13 +31,14 @@ class Step:
 
 
 @contextlib.contextmanager
-def step(name: str) -> Iterator[Step]:
+def step(name: str, tracked: bool = True) -> Iterator[Step]:
     """Run the body as a named step.
 
     A :class:`PipelineError` ends the process with status 1 and its one sentence; anything else keeps its traceback.
 
     Args:
         name: Unique within the pipeline run, such as ``Extract text (shard-00001)``.
+        tracked: Whether it has a run in MLflow, if there is one; false where MLflow is known not to answer.
     """
     logs.configure()
     parent.follow_runner()
@@ -47,7 +48,7 @@ def step(name: str) -> Iterator[Step]:
     _record(outcome | {"status": "RUNNING", "seconds": 0})
     log.info("%s: started", name)
     try:
-        with tracking.step(name) as run:
+        with tracking.step(name) if tracked else contextlib.nullcontext(tracking.Run(None, "")) as run:
             current = Step(name, run)
             yield current
         outcome |= {"status": "SUCCEEDED", "numbers": current.numbers}

@@ -211,6 +211,18 @@ def list_files(prefix_uri: str) -> list[Entry]:
     return sorted(explained("list", prefix_uri, collect), key=lambda entry: entry.uri)
 
 
+def has_files(prefix_uri: str) -> bool:
+    """Tell whether there is any file below a folder or prefix; of a large one only the beginning is listed."""
+    if prefix_uri.startswith(FILE_SCHEME) and not local_path(prefix_uri).is_dir():
+        return False
+
+    def look() -> bool:
+        store, prefix = _locate_prefix(prefix_uri)
+        return any(page for page in obstore.list(store, prefix=prefix or None, chunk_size=1))
+
+    return explained("list", prefix_uri, look)
+
+
 def upload(path: Path, uri: str) -> None:
     """Store a local file at ``uri``, streamed, whole or not at all."""
     if uri.startswith(FILE_SCHEME):

@@ -13,7 +13,7 @@ import yaml
 from components.common.cluster.settings import quantity
 from tests.fake_cluster.kubelet import Container
 from tests.fake_cluster.operators import reconcile_pytorchjob, reconcile_trainjob
-from tests.fake_cluster.server import Server
+from tests.fake_cluster.server import SERVED, Server
 from tests.fake_cluster.store import Object, Refused, Store, now
 
 NAMESPACE, TOKEN = "team-a", "test-token"
@@ -47,8 +47,15 @@ class FakeCluster:
         nodes: Name to allocatable resources.
         missing_images: Images that no registry has.
         secrets: Name to keys and values; `configmaps` likewise.
-        claims: Name of a persistent volume claim to a folder of this machine.
+        claims: Name of a persistent volume claim to a folder of this machine; `claim_modes`: to its access mode.
         quota: Resource to the most that all pods may request.
+        quotas: More resource quotas, by name, which are only shown.
+        node_labels: Name of a node to its labels; `node_taints` likewise; `unready_nodes` are not ready.
+        accounts: Service accounts; likewise `priority_classes`, `queue_priorities`, `volcano_queues`.
+        local_queues: Name to what is wrong with it, if anything.
+        runtimes: Name of a ClusterTrainingRuntime to that of its replicated job.
+        served: API group to the versions of it that the cluster serves.
+        absent: Kinds, in the plural, that no CRD describes.
         queue_open: Whether Kueue admits jobs that name a queue.
         denied: Verb and resource that the token has no right to.
         stream_seconds: Watches and followed logs break after so long; None never.
@@ -65,7 +72,20 @@ class FakeCluster:
         self.secrets: dict[str, dict[str, str]] = {}
         self.configmaps: dict[str, dict[str, str]] = {}
         self.claims: dict[str, Path] = {}
+        self.claim_modes: dict[str, str] = {}
         self.quota: dict[str, str] = {}
+        self.quotas: dict[str, Object] = {}
+        self.node_labels: dict[str, dict[str, str]] = {}
+        self.node_taints: dict[str, list[dict[str, str]]] = {}
+        self.unready_nodes: set[str] = set()
+        self.accounts = {"default"}
+        self.priority_classes: set[str] = set()
+        self.queue_priorities: set[str] = set()
+        self.volcano_queues: set[str] = set()
+        self.local_queues: dict[str, str] = {}
+        self.runtimes = {"torch-distributed": "node"}
+        self.served = {group: [version] for group, version in sorted(SERVED)}
+        self.absent: set[str] = set()
         self.queue_open = True
         self.denied: set[tuple[str, str]] = set()
         self.faults: list[Fault] = []
@@ -143,11 +163,15 @@ class FakeCluster:
         """It goes when its process has ended."""
         self.store.change("pods", name, lambda pod: pod["metadata"].setdefault("deletionTimestamp", now()))
 
+    def used(self, resource: str) -> Decimal:
+        """What all pods together request."""
+        return sum((_requested(each, resource) for each in self.store.all("pods")), Decimal())
+
     def make_pod(self, pod: Object, job: Object) -> None:
         """Create a pod for an operator, within the quota."""
         requests = pod["spec"]["containers"][0].get("resources", {}).get("requests", {})
         for resource, most in list(self.quota.items()):
-            used = sum((_requested(each, resource) for each in self.store.all("pods")), Decimal())
+            used = self.used(resource)
             if used + quantity(requests.get(resource, "0")) > quantity(most):
                 message = (
                     f'Error creating: pods "{pod["metadata"]["name"]}" is forbidden: exceeded quota: gpus, requested: '
@@ -239,6 +263,11 @@ class FakeCluster:
         self.containers[uid].start()
 
     def _fits(self, pod: Object, node: str) -> bool:
+        labels = self.node_labels.get(node, {})
+        if any(labels.get(name) != value for name, value in (pod["spec"].get("nodeSelector") or {}).items()):
+            return False
+        if node in self.unready_nodes or any(not _tolerated(pod, taint) for taint in self.node_taints.get(node, [])):
+            return False
         others = [each for each in self.store.all("pods") if each["spec"].get("nodeName") == node]
         others = [each for each in others if each["status"]["phase"] in ("Pending", "Running")]
         return all(
@@ -250,6 +279,15 @@ class FakeCluster:
 def _requested(pod: Object, resource: str) -> Decimal:
     requests = pod["spec"]["containers"][0].get("resources", {}).get("requests", {})
     return quantity(requests.get(resource, "0"))
+
+
+def _tolerated(pod: Object, taint: dict[str, str]) -> bool:
+    return any(
+        each.get("key") in (None, taint["key"])
+        and each.get("effect") in (None, taint["effect"])
+        and (each.get("operator", "Equal") == "Exists" or each.get("value", "") == taint.get("value", ""))
+        for each in pod["spec"].get("tolerations") or []
+    )
 
 
 def _owner(pod: Object) -> str | None:

@@ -45,6 +45,7 @@ class Container(threading.Thread):
         self.process: subprocess.Popen[bytes] | None = None
         self.ending = threading.Event()  # the pod is deleted or evicted
         self.restarts = 0
+        self.waiting = False  # between two starts
         self.last: Object = {}
 
     def run(self) -> None:
@@ -67,6 +68,7 @@ class Container(threading.Thread):
             policy = self.pod["spec"]["restartPolicy"]
             if self.ending.is_set() or policy == "Never" or (policy == "OnFailure" and code == 0):
                 return
+            self.waiting = True
             self._waits("CrashLoopBackOff", "back-off restarting failed container", lastState=self.last)
             self.ending.wait(self.cluster.restart_seconds)
             self.restarts += 1
@@ -109,7 +111,9 @@ class Container(threading.Thread):
         self.message_file = self.folder / f"termination-{self.restarts}"
         self.message_file.touch()
         log = Log()
-        self.logs.append(log)
+        with self.cluster.store.changed:
+            self.logs.append(log)
+            self.waiting = False
         self.started = now()
         self.process = subprocess.Popen(
             [self._inside(each) for each in self.spec["command"]],

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.fake_cluster import validation
+from tests.fake_cluster import catalogue, validation
 from tests.fake_cluster.store import Object, Refused
 
 if TYPE_CHECKING:
@@ -23,11 +23,21 @@ KINDS = {
     "pods": ("v1", "Pod"),
     "events": ("v1", "Event"),
 }
+_REVIEWS = {
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews": "SelfSubjectAccessReview",
+    "/apis/authentication.k8s.io/v1/selfsubjectreviews": "SelfSubjectReview",
+}
+# API groups with the version of each that this server speaks.
+SERVED = {
+    tuple(group.split("/"))
+    for group, *_ in [*KINDS.values(), *catalogue.KINDS.values(), ("authorization.k8s.io/v1",)]
+    if "/" in group
+}
+_GROUP = r"/(?:api/v1|apis/(?P<group>[^/]+/[^/]+))"
 _ROUTE = re.compile(
-    r"/(?:api/v1|apis/(?P<group>[^/]+/[^/]+))/namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)"
-    r"(?:/(?P<name>[^/]+))?(?P<log>/log)?"
+    _GROUP + r"(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
 )
-_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_DISCOVERY = re.compile(r"/apis/(?P<group>[^/]+)(?:/(?P<version>[^/]+))?|(?P<core>/api/v1)")
 _BOOKMARK_SECONDS = 1.0
 
 
@@ -119,24 +129,85 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _route(self, path: str) -> tuple[int, Object] | None:
-        if path == _REVIEWS and self.command == "POST":
-            wanted = self.body["spec"]["resourceAttributes"]
-            allowed = (wanted["verb"], wanted["resource"]) not in self.cluster.denied
-            return 201, self.body | {"status": {"allowed": allowed}}
+        if path in _REVIEWS and self.command == "POST":
+            return self._review(_REVIEWS[path])
+        if path == "/version":
+            return 200, {"major": "1", "minor": "33", "gitVersion": "v1.33.1"}
+        if (discovery := _DISCOVERY.fullmatch(path)) and self.command == "GET":
+            return self._discover(discovery)
         route = _ROUTE.fullmatch(path)
-        known = KINDS.get(route["plural"]) if route else None
-        if route is None or known is None or known[0] != (route["group"] or "v1"):
-            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        if route is None:
+            raise _not_found()
         self.plural, self.name = route["plural"], route["name"]
         verb = self._verb()
         resource = f"{self.plural}/log" if route["log"] else self.plural
         self.cluster.requests.append((verb, resource))
-        if (verb, resource) in self.cluster.denied or route["namespace"] != "team-a":
-            message = f'{resource} is forbidden: User "step" cannot {verb} resource "{resource}" in the namespace'
-            raise Refused(403, "Forbidden", f'{message} "{route["namespace"]}"')
+        # Rights come first: who has none does not learn what there is.
+        if (verb, resource) in self.cluster.denied or route["namespace"] not in ("team-a", None):
+            where = f'in the namespace "{route["namespace"]}"' if route["namespace"] else "at the cluster scope"
+            message = f'{resource} is forbidden: User "step" cannot {verb} resource "{resource}" {where}'
+            raise Refused(403, "Forbidden", message)
+        if not self._served(route["group"] or "v1", self.plural, bool(route["namespace"])):
+            raise _not_found()
         if route["log"]:
             return self._log()
+        if self.plural in catalogue.KINDS:
+            return self._show(verb)
         return getattr(self, f"_{verb}")()
+
+    def _served(self, group_version: str, plural: str, namespaced: bool) -> bool:
+        """Whether there is such a kind, in a version that the cluster serves; its objects are the same in all."""
+        known = {name: (group, True) for name, (group, _) in KINDS.items()}
+        known |= {name: (group, scoped) for name, (group, _, scoped) in catalogue.KINDS.items()}
+        if plural in self.cluster.absent or plural not in known:
+            return False
+        group, _, version = group_version.rpartition("/")
+        own_group = known[plural][0].rpartition("/")[0]
+        scoped = known[plural][1] and plural != "namespaces"
+        versions = self.cluster.served.get(group, []) if group else ["v1"]
+        return (group, namespaced) == (own_group, scoped) and version in versions
+
+    def _review(self, kind: str) -> tuple[int, Object]:
+        group = "authorization.k8s.io/v1" if kind == "SelfSubjectAccessReview" else "authentication.k8s.io/v1"
+        if (self.body.get("apiVersion", group), self.body.get("kind", kind)) != (group, kind):
+            raise Refused(400, "BadRequest", f"the object provided is no {group}/{kind}")
+        if kind == "SelfSubjectReview":
+            return 201, self.body | {"status": {"userInfo": {"username": "step"}}}
+        wanted = (self.body.get("spec") or {}).get("resourceAttributes")
+        if not wanted:
+            message = "spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or"
+            raise Refused(422, "Invalid", f"{message} resourceAttributes must be specified")
+        resource = "/".join(filter(None, [wanted["resource"], wanted.get("subresource")]))
+        allowed = (wanted["verb"], resource) not in self.cluster.denied
+        allowed = allowed and wanted.get("namespace") in ("team-a", None)
+        return 201, self.body | {"status": {"allowed": allowed}}
+
+    def _discover(self, asked: re.Match[str]) -> tuple[int, Object]:
+        group, version = asked["group"], asked["version"] or "v1"
+        versions = self.cluster.served.get(group, []) if group else ["v1"]
+        if not versions or ((asked["version"] or asked["core"]) and version not in versions):
+            raise _not_found()
+        if group and not asked["version"]:
+            found = [{"groupVersion": f"{group}/{each}", "version": each} for each in versions]
+            return 200, {"kind": "APIGroup", "name": group, "versions": found, "preferredVersion": found[0]}
+        place = f"{group}/{version}" if group else version
+        plurals = [
+            each for each in [*KINDS, *catalogue.KINDS] if any(self._served(place, each, s) for s in (True, False))
+        ]
+        return 200, {
+            "kind": "APIResourceList",
+            "groupVersion": place,
+            "resources": [{"name": each} for each in plurals],
+        }
+
+    def _show(self, verb: str) -> tuple[int, Object]:
+        if verb == "get":
+            return 200, catalogue.one(self.cluster, self.plural, self.name)
+        if verb != "list":
+            raise Refused(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        group, kind, _ = catalogue.KINDS[self.plural]
+        items = list(catalogue.objects(self.cluster, self.plural).values())
+        return 200, {"apiVersion": group, "kind": f"{kind}List", "metadata": {"resourceVersion": "1"}, "items": items}
 
     def _verb(self) -> str:
         if self.command == "GET":
@@ -228,10 +299,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _log(self) -> None:
         pod = self.cluster.store.get("pods", self.name)
         container = self.cluster.containers.get(pod["metadata"]["uid"])
-        logs = list(container.logs) if container else []
+        with self.cluster.store.changed:
+            logs, waiting = (list(container.logs), container.waiting) if container else ([], False)
         wanted = -2 if self.query.get("previous") == "true" else -1
-        if wanted == -2 and container is not None and len(logs) == container.restarts:
-            wanted = -1  # between two starts the container waits, and its newest log is the previous one too
+        if wanted == -2 and waiting:
+            wanted = -1  # between two starts the newest log is the previous one too
         if len(logs) < -wanted:
             which = "previous terminated container" if wanted == -2 else "container"
             message = f'{which} "{self.query["container"]}" in pod "{self.name}" is waiting to start'
@@ -300,6 +372,10 @@ class _Handler(BaseHTTPRequestHandler):
             if found["metadata"]["name"] != value:
                 return False
         return True
+
+
+def _not_found() -> Refused:
+    return Refused(404, "NotFound", "the server could not find the requested resource")
 
 
 def _merge(found: Object, patch: Object) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import tenacity
@@ -14,6 +15,7 @@ from kubernetes import client
 from kubernetes import config as kubernetes_config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.utils.quantity import parse_quantity
 from kubernetes.watch.watch import iter_resp_lines
 
 from components.common.errors import ClusterError
@@ -39,6 +41,7 @@ class Kind:
     plural: str
     group: str = ""
     version: str = "v1"
+    namespaced: bool = True
 
     @property
     def prefix(self) -> str:
@@ -50,6 +53,12 @@ PYTORCHJOBS = Kind("PyTorchJob", "pytorchjobs", "kubeflow.org")
 TRAINJOBS = Kind("TrainJob", "trainjobs", "trainer.kubeflow.org", "v1alpha1")
 PODS = Kind("Pod", "pods")
 EVENTS = Kind("Event", "events")
+_REVIEWS = Kind("SelfSubjectAccessReview", "selfsubjectaccessreviews", "authorization.k8s.io", namespaced=False)
+_IDENTITIES = Kind("SelfSubjectReview", "selfsubjectreviews", "authentication.k8s.io", namespaced=False)
+
+
+class NotAllowed(ClusterError):
+    """The cluster knows us, and we have no right to that."""
 
 
 class Stream:
@@ -143,6 +152,52 @@ class Cluster:
             raise explained("list", kind, self.namespace, error) from error
         return found["items"], found["metadata"]["resourceVersion"]
 
+    def can_i(self, verb: str, group: str, resource: str) -> bool:
+        """Whether we have a right in the namespace; everybody may ask that of himself.
+
+        Args:
+            verb: Such as `create`.
+            group: API group; empty for the core group.
+            resource: In the plural, with its subresource if there is one, such as `pods/log`.
+        """
+        plural, _, subresource = resource.partition("/")
+        wanted = {"namespace": self.namespace, "verb": verb, "group": group, "resource": plural}
+        wanted |= {"subresource": subresource} if subresource else {}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": _REVIEWS.name,
+            "spec": {"resourceAttributes": wanted},
+        }
+        answer = self.create(_REVIEWS, review) or {}
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    def who_am_i(self) -> str:
+        """Our user name; empty where the cluster is too old to tell it (before Kubernetes 1.28)."""
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": _IDENTITIES.name}
+        try:
+            answer = self.create(_IDENTITIES, review) or {}
+        except ClusterError as error:
+            if isinstance(error.__cause__, ApiException) and error.__cause__.status in (403, 404):
+                return ""
+            raise
+        return str(((answer.get("status") or {}).get("userInfo") or {}).get("username", ""))
+
+    def server_version(self) -> str:
+        """Of Kubernetes, such as v1.33.1."""
+        return str((self._document("/version") or {}).get("gitVersion", ""))
+
+    def versions(self, group: str) -> list[str]:
+        """Versions of an API group that the cluster serves, its preferred one first; a group it has not has none."""
+        found = self._document(f"/apis/{group}") or {}
+        versions = [each["version"] for each in found.get("versions") or []]
+        preferred = (found.get("preferredVersion") or {}).get("version")
+        return sorted(versions, key=lambda each: each != preferred)
+
+    def serves(self, kind: Kind) -> bool:
+        """Whether the cluster has this kind of objects, in this version."""
+        found = self._document(kind.prefix) or {}
+        return any(each["name"] == kind.plural for each in found.get("resources") or [])
+
     def watch(self, kind: Kind, version: str, **selectors: str) -> Stream:
         """Changes since a version of the world, a JSON document in a line; once, and without patience.
 
@@ -190,11 +245,38 @@ class Cluster:
     def _call(
         self, kind: Kind, method: str, name: str = "", query: list[tuple[str, str]] | None = None, body: Any = None
     ) -> Any:
+        place = f"{kind.prefix}/namespaces/{{namespace}}" if kind.namespaced else kind.prefix
+        return self._request(
+            f"{place}/{kind.plural}" + (f"/{name}" if name else ""),
+            method,
+            {"namespace": self.namespace} if kind.namespaced else {},
+            query or [],
+            body,
+        )
+
+    def _document(self, path: str) -> Any:
+        """What the API says of itself, which everybody may read; None if it has no such path."""
+        kind = Kind("document", path, namespaced=False)
+        try:
+            return self._patiently("get", kind, lambda: self._request(path, "GET"))
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise explained("get", kind, self.namespace, error) from error
+
+    def _request(
+        self,
+        path: str,
+        method: str,
+        parts: dict[str, str] | None = None,
+        query: list[tuple[str, str]] | None = None,
+        body: Any = None,
+    ) -> Any:
         content = _MERGE_PATCH if method == "PATCH" else "application/json"
         return self._api.call_api(
-            f"{kind.prefix}/namespaces/{{namespace}}/{kind.plural}" + (f"/{name}" if name else ""),
+            path,
             method,
-            {"namespace": self.namespace},
+            parts or {},
             query or [],
             {"Accept": "application/json", "Content-Type": content},
             body=body,
@@ -256,9 +338,12 @@ def is_passing(error: BaseException) -> bool:
 def explained(verb: str, kind: Kind, namespace: str, error: ApiException) -> ClusterError:
     """A refusal as one sentence."""
     message = _message(error)
-    what = f"{kind.plural}{'.' + kind.group if kind.group else ''} in namespace {namespace}"
+    what = f"{kind.plural}{'.' + kind.group if kind.group else ''}"
+    what += f" in namespace {namespace}" if kind.namespaced else ""
     if error.status in (401, 403):
-        return ClusterError(f"The step may not {verb} {what}: {message}. Give its service account that right.")
+        # 401: the token is not accepted at all, which no right mends.
+        kind_of_error = NotAllowed if error.status == 403 else ClusterError
+        return kind_of_error(f"The step may not {verb} {what}: {message}. Give its service account that right.")
     if error.status == 404:
         return ClusterError(
             f"The cluster knows no {kind.name} ({kind.group}/{kind.version}), or no namespace {namespace}: install the "
@@ -273,6 +358,11 @@ def unreachable(seconds: float, error: BaseException) -> ClusterError:
         f"The Kubernetes API has not answered for {seconds / 60:g} minutes ({cause(error)}). The job, if there is one, "
         "goes on; the step adopts it when it is run again."
     )
+
+
+def amount(text: object) -> Decimal:
+    """The number that a quantity stands for, in any form in which an API server writes one: `63800m`, `1e3`, `2Ei`."""
+    return Decimal(parse_quantity(str(text)))
 
 
 def cause(error: BaseException) -> str:

@@ -3,9 +3,9 @@
 import re
 from decimal import Decimal
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from components.common.section import Section
 
@@ -31,6 +31,13 @@ def quantity(value: str) -> Decimal:
     return Decimal(match[1]) * _FACTORS[match[2] or ""]
 
 
+def as_text(value: Any) -> Any:
+    """Write a plain number as Kubernetes does: YAML makes one of 32, and KFP makes 32.0 of that."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return value
+    return str(int(value)) if float(value).is_integer() else str(value)
+
+
 def _checked_quantity(value: str) -> str:
     quantity(value)
     return value
@@ -54,7 +61,7 @@ def _checked_mount(value: str) -> str:
     return value
 
 
-Quantity = Annotated[str, AfterValidator(_checked_quantity)]
+Quantity = Annotated[str, BeforeValidator(as_text), AfterValidator(_checked_quantity)]
 Name = Annotated[str, AfterValidator(_checked_name)]
 Variable = Annotated[str, AfterValidator(_checked_variable)]
 Mount = Annotated[str, AfterValidator(_checked_mount)]
@@ -84,7 +91,7 @@ class ClusterSettings(Section):
     """Where and how the training job runs on Kubernetes; the defaults are one node of 8 A100 80GB."""
 
     namespace: Name | None = Field(None, description="Of the job; none: the step's own.")
-    image: str | None = Field(None, min_length=1, description="The trainer's; none: the image in PMC_IMAGE.")
+    image: str | None = Field(None, min_length=1, description="The trainer's; none: the image in PMC_TRAINER_IMAGE.")
     image_pull_secrets: list[Name] = Field(default_factory=list, description="Secrets of the image's registry.")
     nodes: int = Field(1, ge=1, le=512, description="Pods of processes_per_node workers each.")
 
