@@ -1,13 +1,15 @@
 """Compile a pipeline to the YAML that Kubeflow takes."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from components.common.errors import InputError
 from pipelines.pmc_llama import build_pipeline
 from pipelines.recipe import Recipe
 from pipelines.retractions import build_retractions_pipeline
 
-PIPELINES = {"pmc-llama": build_pipeline, "retractions": build_retractions_pipeline}
+PIPELINES: dict[str, Callable[..., Any]] = {"pmc-llama": build_pipeline, "retractions": build_retractions_pipeline}
 
 
 def compile_pipeline(recipe: Recipe, output: Path, name: str = "pmc-llama") -> Path:
@@ -26,5 +28,5 @@ def compile_pipeline(recipe: Recipe, output: Path, name: str = "pmc-llama") -> P
     if name not in PIPELINES:
         raise InputError(f"There is no pipeline {name!r}; there are {', '.join(PIPELINES)}.")
     output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(PIPELINES[name](recipe), str(output))
+    compiler.Compiler().compile(PIPELINES[name](recipe, on_cluster=True), str(output))
     return output

@@ -39,7 +39,7 @@ _CREDENTIALS_IN_ADDRESS = re.compile(r"://[^/@\s]+@")
 
 def image(cluster: ClusterSettings) -> str:
     """Of the trainer."""
-    return cluster.image or get_settings().image
+    return cluster.image or get_settings().trainer_image
 
 
 def command(worker: list[str], job_uri: str) -> list[str]:
