@@ -11,6 +11,7 @@ from components.common.manifest import Manifest
 from components.common.settings import get_settings
 from components.evaluate.evaluate import evaluate
 from components.evaluate.settings import EvaluateSettings
+from components.register.layout import missing_files
 from components.register.register import register
 from components.register.settings import RegisterSettings
 from tests.evaluate_helpers import questions, save_benchmarks, save_corpus, save_model
@@ -28,6 +29,7 @@ def moved(manifest: Manifest, folder: Path, store: str) -> Manifest:
 def test_a_model_is_evaluated_registered_and_loaded_from_s3(s3_server, tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("PMC_STORE_URI", f"{s3_server}/store")
     get_settings.cache_clear()
     rng = random.Random(1)
     texts = {f"PMC{i}": [rng.randrange(320) for _ in range(40)] for i in range(8)}
@@ -40,11 +42,14 @@ def test_a_model_is_evaluated_registered_and_loaded_from_s3(s3_server, tmp_path,
     settings = EvaluateSettings(benchmarks=["medqa"], context_length=32)
     results = [evaluate(f"model {n}", model, benchmarks, corpus, settings, s3_server) for n, model in enumerate(models)]
     worse, better = sorted(zip(results, models, strict=True), key=lambda pair: -pair[0].totals["perplexity"])
-    outcome = register(better[1], corpus, worse[0], better[0], RegisterSettings(model_name="tiny"), {})
-    assert outcome.verdict.checks[1].passed, outcome.verdict
+    policy = RegisterSettings(model_name="tiny", benchmarks=["medqa"])
+    outcome = register(better[1], corpus, worse[0], better[0], policy, {})
+    assert {check.name: check.passed for check in outcome.verdict.checks}["perplexity against base"], outcome.verdict
     version = MlflowClient(uri).get_model_version_by_alias("tiny", "candidate")
     assert version.source == better[1].extra["model_uri"]
     assert version.source.startswith("s3://")
+    assert storage.read(f"{version.source}/README.md").decode() == outcome.card
+    assert missing_files(version.source) == []
     mlflow.set_tracking_uri(uri)
     try:
         served = mlflow.pyfunc.load_model("models:/tiny@candidate", dst_path=str(tmp_path))

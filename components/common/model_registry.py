@@ -5,16 +5,25 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
+from components.common import storage
 from components.common.errors import InputError, PipelineError
 
+CANDIDATE = "candidate"
+"""Alias of the version that was put to the gate last."""
 CHAMPION = "champion"
+"""Alias of the version in use."""
+PREVIOUS = "previous"
+"""Alias of the champion before this one."""
 TAG_LIMIT = 5000
 """Characters of a tag's value that every MLflow server takes."""
+DESCRIPTION_LIMIT = 5000
+"""Characters of a version's description that every MLflow server takes."""
 
 _WANTED = re.compile(r"(?:models:/+)?(?P<name>[^/:]+?)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))?/?")
 _SHOWN = 10
@@ -59,6 +68,13 @@ def explained(tracking_uri: str, what: str) -> Iterator[None]:
         address = tracking_uri.rpartition("@")[2]  # without a password
         text = str(error).replace(tracking_uri, address).splitlines()[0][:500]
         raise PipelineError(f"MLflow at {address} cannot {what}: {text}") from error
+
+
+def from_source(source: str) -> str:
+    """Return the folder of the store that a version's source means: MLflow's file URIs have ``%20`` for a space."""
+    if source.startswith(storage.FILE_SCHEME):
+        return storage.FILE_SCHEME + unquote(source.removeprefix(storage.FILE_SCHEME))
+    return source
 
 
 def get_model(client: MlflowClient, name: str) -> RegisteredModel | None:

@@ -1,8 +1,29 @@
 """KFP interface of the register stage."""
 
+from typing import List  # noqa: UP035 - KFP's type system knows typing.List of artifacts only
+
 from kfp import dsl
 
 from components.common.kfp_step import kfp_step
+
+
+@kfp_step
+def champion_model(register: dict, candidate: dsl.Input[dsl.Model], model: dsl.Output[dsl.Model]):
+    """Find the champion that the candidate will be compared with, for it to be evaluated on the same questions."""
+    from components.common.manifest import Manifest
+    from components.common.settings import get_settings
+    from components.common.step import step
+    from components.register.champion import champion_model as logic
+    from components.register.registry import Registry
+    from components.register.settings import RegisterSettings
+
+    with step("Find the champion") as current:
+        settings, place = RegisterSettings(**register), get_settings()
+        holder = Registry(place.tracking_uri, settings.model_name).champion() if place.tracking_uri else None
+        manifest = logic(holder if settings.compare_with_champion else None, Manifest.load(candidate.path).fingerprint)
+        manifest.save(model.path)
+        model.metadata.update(manifest.metadata() | ({"version": str(holder.version)} if holder else {}))
+        current.report({"champion_version": int(holder.version) if holder else 0})
 
 
 @kfp_step
@@ -15,6 +36,16 @@ def register_model(
     candidate_evaluation: dsl.Input[dsl.Dataset],
     registration: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    card: dsl.Output[dsl.Markdown],
+    metrics: dsl.Output[dsl.Metrics],
+    pubmedqa: dsl.Output[dsl.ClassificationMetrics],
+    base_model: dsl.Input[dsl.Model] | None = None,
+    benchmarks: dsl.Input[dsl.Dataset] | None = None,
+    champion_evaluation: dsl.Input[dsl.Dataset] | None = None,
+    fine_tuned_bases: dsl.Input[List[dsl.Model]] | None = None,
+    fine_tuned_candidates: dsl.Input[List[dsl.Model]] | None = None,
+    fine_tuned_base_evaluations: dsl.Input[List[dsl.Dataset]] | None = None,
+    fine_tuned_candidate_evaluations: dsl.Input[List[dsl.Dataset]] | None = None,
 ):
     """Compare the candidate with the base (and the champion), register it, and promote it if it passes the gate."""
     import json
@@ -24,7 +55,14 @@ def register_model(
     from components.common.settings import get_settings
     from components.common.step import step
     from components.register.register import register as logic
+    from components.register.report.summary import confusion, numbers
     from components.register.settings import RegisterSettings
+
+    def manifest(artifact):
+        return Manifest.load(artifact.path) if artifact else None
+
+    def manifests(*lists):
+        return [manifest(each) for artifacts in lists for each in artifacts or []]
 
     with step("Register the model") as current:
         settings = RegisterSettings(**register)
@@ -39,14 +77,27 @@ def register_model(
             {
                 "recipe": recipe,
                 "pipeline_run_id": place.run_id,
+                "pipeline_run_url": place.run_url,
                 "git_revision": place.git_revision,
                 "image": place.image,
+                "trainer_image": place.trainer_image,
                 "mlflow_run_id": current.run.run_id,
             },
+            champion_eval=manifest(champion_evaluation),
+            fine_tuned_models=manifests(fine_tuned_bases, fine_tuned_candidates),
+            fine_tuned_evals=manifests(fine_tuned_base_evaluations, fine_tuned_candidate_evaluations),
+            base_model=manifest(base_model),
+            benchmarks=manifest(benchmarks),
         )
         Path(registration.path).write_text(json.dumps(result.summary, indent=1), encoding="utf-8")
         registration.metadata.update(result.summary)
         registration.metadata.update({"aliases": result.aliases, "model_uri": trained.extra["model_uri"]})
         Path(report.path).write_text(result.html, encoding="utf-8")
+        Path(card.path).write_text(result.card, encoding="utf-8")
+        for name, value in numbers(result.comparison).items():
+            metrics.log_metric(name, value)
+        if table := confusion(result.comparison):
+            pubmedqa.log_confusion_matrix(table.labels, table.counts)
         current.run.log_page(report.path, "report.html")
+        current.run.log_page(card.path, "model_card.md")
         current.report({"gate_passed": int(result.verdict.passed), "version": int(result.version)})

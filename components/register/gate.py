@@ -1,185 +1,102 @@
 """The gate: may this model become champion?
 
-It compares on paired results only, and fails closed: what cannot be compared is refused, with the reason.
+It compares on paired results only, by the policy of the recipe, and fails closed: what cannot be compared is refused,
+with the reason. docs/evaluation.md defines every number.
 """
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from components.common.statistics import paired_difference, weighted_mean
-from components.register.results import Benchmark, Evaluation
+from components.register.answers import above_majority, gain, loss
+from components.register.evidence import Evidence
+from components.register.pairs import Pair, adjusted, differences, incomparable, pairs, same_articles
+from components.register.perplexity import perplexity, perplexity_obstacles, perplexity_set_aside
 from components.register.settings import RegisterSettings
+from components.register.training_data import contamination, licences
+from components.register.verdict import Check, Verdict, conclude
+
+__all__ = ["Check", "Verdict", "conclude", "decide"]
 
 
-@dataclass(frozen=True)
-class Check:
-    """One question that the gate asked.
+def decide(evidence: Evidence, settings: RegisterSettings) -> Verdict:
+    """Judge a candidate by the recipe's policy.
 
-    Attributes:
-        name: Such as ``medqa against base``.
-        passed: The answer.
-        detail: The finding in words: a clause without a full stop.
-        numbers: What it rests on.
-    """
-
-    name: str
-    passed: bool
-    detail: str
-    numbers: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome: ``reason`` is one sentence for a person."""
-
-    passed: bool
-    reason: str
-    checks: list[Check]
-
-
-def decide(base: Evaluation, candidate: Evaluation, champion: Evaluation | None, settings: RegisterSettings) -> Verdict:
-    """Compare a candidate with its base and with the champion.
-
-    The held-out perplexity must be lower by more than the required share, and on no benchmark may the whole confidence
-    interval of the paired difference lie below zero.
+    The held-out perplexity must be lower than the base's; something must have gained beyond chance; no benchmark may
+    lose more than its margin; each must be above its majority baseline; the test questions must have been looked for in
+    the training data, whose licences must allow what the recipe asks for. The champion, where there is one, is a second
+    reference.
 
     Args:
-        base: The model that training started from.
-        candidate: The model in question.
-        champion: The model that holds the place now; None when there is none, or it is the candidate itself.
-        settings: Thresholds.
+        evidence: What is known of the models.
+        settings: The policy.
     """
-    checks = [*_comparison("base", base, candidate, settings)]
-    if champion is not None and settings.compare_with_champion:
-        checks += _comparison("champion", champion, candidate, settings)
+    checks = [*_against("base", evidence, settings)]
+    rival = evidence.rival
+    if settings.compare_with_champion and rival is not None:
+        if rival.obstacle or rival.evaluation is None:
+            detail = rival.obstacle or f"the champion, version {rival.version}, was not evaluated"
+            checks.append(Check("champion", False, detail))
+        else:
+            checks += _against("champion", evidence, settings)
     if settings.require_above_majority:
-        checks += [_above_majority(name, benchmark) for name, benchmark in candidate.benchmarks.items()]
+        checks += [
+            above_majority(pair, name, evidence.contamination)
+            for pair in _judged(evidence, "base", settings)
+            for name in _names(pair, settings)
+            if name in pair.candidate.benchmarks
+        ]
+    checks += [*contamination(evidence, settings), *licences(evidence.licences, settings)]
     return conclude(checks)
 
 
-def conclude(checks: list[Check]) -> Verdict:
-    """Turn checks into a verdict: all must pass, and there must be some."""
-    failed = [check.detail for check in checks if not check.passed]
-    if failed or not checks:
-        return Verdict(False, f"Not promoted: {'; '.join(failed) or 'nothing was compared'}.", checks)
-    gains = [check.detail for check in checks if check.name.startswith("perplexity")]
-    return Verdict(True, f"Promoted: {', '.join(gains)}, and no benchmark lost beyond its confidence interval.", checks)
-
-
-def _comparison(label: str, reference: Evaluation, candidate: Evaluation, settings: RegisterSettings) -> list[Check]:
-    obstacles = list(_obstacles(label, reference, candidate))
-    other_articles = not _same_articles(reference, candidate)
-    benchmarks_only = label == "champion" and settings.champion_on_other_articles == "benchmarks_only"
-    if other_articles and not benchmarks_only:
-        obstacles.append(
-            f"the perplexity of the {label} was measured on other articles or windows; evaluate it again on this corpus"
-        )
+def _against(label: str, evidence: Evidence, settings: RegisterSettings) -> Iterator[Check]:
+    as_is, judged = pairs(evidence, label)[0], _judged(evidence, label, settings)
+    obstacles = [text for pair in judged for text in incomparable(pair, _names(pair, settings))]
+    obstacles += [*_missing(label, judged, settings), *perplexity_obstacles(as_is, settings)]
     if obstacles:
-        return [Check(f"comparable with {label}", False, "; ".join(obstacles))]
-    checks = [Check(f"comparable with {label}", True, f"asked the same as the {label}")]
-    if not other_articles:
-        checks.append(_perplexity(label, reference, candidate, settings))
-    names = sorted(candidate.benchmarks)
-    checks += [_benchmark(label, n, reference.benchmarks[n], candidate.benchmarks[n], settings) for n in names]
-    return checks
+        yield Check(f"comparable with {label}", False, "; ".join(obstacles))
+        return
+    yield Check(f"comparable with {label}", True, f"asked the same as the {label}")
+    yield perplexity(as_is, settings) if same_articles(as_is) else perplexity_set_aside(as_is)
+    yield from _benchmarks(label, judged, evidence, settings)
 
 
-def _obstacles(label: str, reference: Evaluation, candidate: Evaluation) -> Iterator[str]:
-    """Say what makes two evaluations incomparable."""
-    if not reference.benchmarks and not candidate.benchmarks:
-        yield f"neither the {label} nor the candidate has a benchmark result"
-    for name in sorted(reference.benchmarks.keys() - candidate.benchmarks.keys()):
-        yield f"the candidate has no result for {name}"
-    for name in sorted(candidate.benchmarks.keys() - reference.benchmarks.keys()):
-        yield f"the {label} has no result for {name}"
-    for name in sorted(reference.benchmarks.keys() & candidate.benchmarks.keys()):
-        first, second = reference.benchmarks[name].questions, candidate.benchmarks[name].questions
-        if not first or first.keys() != second.keys():
-            yield f"the {label} and the candidate answered other sets of {name} questions ({len(first)}, {len(second)})"
-        elif changed := [i for i in first if first[i].question_hash != second[i].question_hash]:
-            yield f"{len(changed)} {name} questions differ from those of the {label}, {changed[0]} among them"
-        elif changed := [i for i in first if first[i].prompt_hash != second[i].prompt_hash]:
-            yield f"{len(changed)} {name} prompts differ from those of the {label}, that of {changed[0]} among them"
-    for name, evaluation in ((label, reference), ("candidate", candidate)):
-        if not math.isfinite(evaluation.perplexity):
-            yield f"the perplexity of the {name} is {evaluation.perplexity}, which is no number to compare"
-
-
-def _same_articles(reference: Evaluation, candidate: Evaluation) -> bool:
-    tokens = [{name: article.tokens for name, article in e.articles.items()} for e in (reference, candidate)]
-    return (
-        bool(candidate.validation_hash)
-        and reference.validation_hash == candidate.validation_hash
-        and tokens[0] == tokens[1]
-    )
-
-
-def _perplexity(label: str, reference: Evaluation, candidate: Evaluation, settings: RegisterSettings) -> Check:
-    before, after = reference.perplexity, candidate.perplexity
-    gain = 1 - after / before
-    passed = after < before * (1 - settings.min_perplexity_gain)
-    detail = f"perplexity {_moved(before, after)} from {before:.4g} to {after:.4g} against the {label} ({-gain:+.2%})"
-    if after == before:
-        detail = f"perplexity is the same as the {label}'s, {before:.4g}"
-    elif not passed and after < before:
-        detail += f", less than the required {settings.min_perplexity_gain:.2%}"
-    numbers = {"reference": before, "candidate": after, "change": -gain}
-    return Check(f"perplexity against {label}", passed, detail, numbers | _ratio(reference, candidate, settings))
-
-
-def _ratio(reference: Evaluation, candidate: Evaluation, settings: RegisterSettings) -> dict[str, float]:
-    """Interval of the relative change, paired by article; empty when there is one article only."""
-    if len(candidate.articles) < 2:
-        return {}
-    pairs = [(article, reference.articles[name]) for name, article in candidate.articles.items()]
-    differences = [article.nll - other.nll for article, other in pairs]
-    mean = weighted_mean(differences, [article.tokens for article, _ in pairs], settings.confidence)
-    return {"change_low": math.expm1(mean.low), "change_high": math.expm1(min(mean.high, 700.0))}
-
-
-def _benchmark(label: str, name: str, reference: Benchmark, candidate: Benchmark, settings: RegisterSettings) -> Check:
-    ids = sorted(reference.questions)
-    difference = paired_difference(
-        [reference.questions[i].correct for i in ids],
-        [candidate.questions[i].correct for i in ids],
-        settings.confidence,
-    )
-    interval = difference.interval
-    passed = interval.high >= 0
-    finding = "a loss beyond its confidence interval" if not passed else _finding(interval.low)
-    detail = (
-        f"{name} {_moved(reference.accuracy, candidate.accuracy)} from {reference.accuracy:.1%} to "
-        f"{candidate.accuracy:.1%} against the {label}, {finding} "
-        f"({100 * interval.low:+.1f} to {100 * interval.high:+.1f} points)"
-    )
-    numbers = {
-        "reference": reference.accuracy,
-        "candidate": candidate.accuracy,
-        "change": interval.value,
-        "change_low": interval.low,
-        "change_high": interval.high,
-        "gained": difference.gained,
-        "lost": difference.lost,
-        "p_value": difference.p_value,
-        "detectable": difference.detectable,
+def _benchmarks(label: str, judged: list[Pair], evidence: Evidence, settings: RegisterSettings) -> Iterator[Check]:
+    found = {
+        (pair, name): difference
+        for pair in judged
+        for name, difference in differences(
+            pair, _names(pair, settings), evidence.contamination, settings.confidence
+        ).items()
     }
-    return Check(f"{name} against {label}", passed, detail, numbers)
+    keys = {(pair.setting, name): each for (pair, name), each in found.items()}
+    p_adjusted = adjusted(keys)
+    for (pair, name), difference in found.items():
+        yield loss(pair, name, difference, p_adjusted.get((pair.setting, name)), settings)
+    if settings.significant_gain == "benchmark" and (label == "base" or settings.against_champion == "better"):
+        counted = {
+            pair.title(name): (difference.counted, p_adjusted[pair.setting, name])
+            for (pair, name), difference in found.items()
+            if difference.counted
+        }
+        yield gain(label, counted, settings)
 
 
-def _above_majority(name: str, benchmark: Benchmark) -> Check:
-    passed = benchmark.accuracy > benchmark.majority
-    relation = "above" if passed else "not above"
-    detail = f"{name} at {benchmark.accuracy:.1%} is {relation} always giving the most frequent answer"
-    numbers = {"candidate": benchmark.accuracy, "majority": benchmark.majority}
-    return Check(f"{name} above majority", passed, f"{detail} ({benchmark.majority:.1%})", numbers)
+def _judged(evidence: Evidence, label: str, settings: RegisterSettings) -> list[Pair]:
+    """Return the pairs that decide."""
+    as_is, *tuned = pairs(evidence, label)
+    return [as_is] if settings.judged_on == "as_is" else tuned
 
 
-def _moved(before: float, after: float) -> str:
-    if after == before:
-        return "stayed"
-    return "rose" if after > before else "fell"
+def _names(pair: Pair, settings: RegisterSettings) -> list[str]:
+    """Return the benchmarks that decide; a fine-tuned model need not have answered them all."""
+    if pair.tuning is None:
+        return settings.benchmarks
+    answered = pair.reference.benchmarks.keys() | pair.candidate.benchmarks.keys()
+    return [name for name in settings.benchmarks if name in answered]
 
 
-def _finding(low: float) -> str:
-    return "a gain beyond its confidence interval" if low > 0 else "within its confidence interval"
+def _missing(label: str, judged: list[Pair], settings: RegisterSettings) -> Iterator[str]:
+    """Say which benchmarks no pair has answered: of models as they are, :func:`incomparable` says it."""
+    there = {name for pair in judged for name in _names(pair, settings)}
+    if missing := [name for name in settings.benchmarks if name not in there]:
+        yield f"the {label} and the candidate have no results for {', '.join(missing)} after the same fine-tuning"

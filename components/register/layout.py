@@ -8,6 +8,7 @@ which MLflow never trusts code that lies beside the weights.
 import json
 import platform
 from typing import Any
+from urllib.parse import unquote
 
 import mlflow
 import yaml
@@ -17,6 +18,10 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from components.common import storage
 from components.common.errors import InputError
 
+MLMODEL = "MLmodel"
+_CONFIG = "config.json"
+_WEIGHTS = ".safetensors"
+_INDEX = "model.safetensors.index.json"
 _MAX_NEW_TOKENS = 128
 _EXAMPLE = "Question: Which vitamin deficiency causes scurvy?\nAnswer:"
 _TOKENIZER_FILES = frozenset(
@@ -36,21 +41,77 @@ def add_mlflow_files(model_uri: str, fingerprint: str) -> None:
         StorageError: The store refuses.
     """
     entries = {storage.relative(entry.uri, model_uri): entry for entry in storage.list_files(model_uri)}
-    weights = [entry for name, entry in entries.items() if name.endswith(".safetensors")]
-    for needed, there in (("config.json", "config.json" in entries), ("safetensors weights", bool(weights))):
+    weights = [entry for name, entry in entries.items() if name.endswith(_WEIGHTS)]
+    for needed, there in ((_CONFIG, _CONFIG in entries), ("safetensors weights", bool(weights))):
         if not there:
             raise InputError(f"{model_uri} holds no {needed}, so it cannot be registered; rerun the training.")
     if "tokenizer.json" not in entries and "tokenizer.model" not in entries:
         raise InputError(f"{model_uri} holds no tokenizer, so it cannot be registered; rerun the training.")
+    lost = sorted(set(_in_shards(entries[_INDEX].uri)) - entries.keys()) if _INDEX in entries else []
+    if lost:
+        raise InputError(f"{model_uri} holds no {lost[0]}, so it cannot be registered; rerun the training.")
     for name in sorted(_TOKENIZER_FILES & entries.keys()):
         # MLflow looks for the tokenizer in a folder of its own.
         storage.write(storage.join(model_uri, "components/tokenizer", name), storage.read(entries[name].uri))
-    config = json.loads(storage.read(storage.join(model_uri, "config.json")))
+    config = json.loads(storage.read(entries[_CONFIG].uri))
     for name, text in _environment(config).items():
         storage.write(storage.join(model_uri, name), text.encode())
     model = _description(config, fingerprint, sum(entry.size for entry in weights))
+    if MLMODEL in entries and (earlier := _written_before(entries[MLMODEL].uri, fingerprint)):
+        model.utc_time_created = earlier
     # Last, because it is what makes the folder an MLflow model.
-    storage.write(storage.join(model_uri, "MLmodel"), model.to_yaml().encode())
+    storage.write(storage.join(model_uri, MLMODEL), model.to_yaml().encode())
+
+
+def missing_files(source: str) -> list[str]:
+    """Return which of the files that a registered model needs are not there; an empty list when it can be loaded.
+
+    Args:
+        source: Of the model version.
+
+    Raises:
+        StorageError: The store cannot be read.
+    """
+    folder = from_source(source)
+    there = {storage.relative(entry.uri, folder): entry.uri for entry in storage.list_files(folder)}
+    needed = {MLMODEL, _CONFIG}
+    if _INDEX in there:
+        needed |= set(_in_shards(there[_INDEX]))
+    elif not any(name.endswith(_WEIGHTS) for name in there):
+        needed.add("model.safetensors")
+    return sorted(needed - there.keys())
+
+
+def weights_exist(source: str) -> bool:
+    """Tell whether a registered model can still be loaded; raises as :func:`missing_files` does."""
+    return not missing_files(source)
+
+
+def to_source(model_uri: str) -> str:
+    """Return a version's source for a folder of the store: MLflow decodes ``%20`` and the like, our store does not."""
+    return storage.local_path(model_uri).as_uri() if model_uri.startswith(storage.FILE_SCHEME) else model_uri
+
+
+def from_source(source: str) -> str:
+    """Return the folder of the store that a version's source means."""
+    if source.startswith(storage.FILE_SCHEME):
+        return storage.FILE_SCHEME + unquote(source.removeprefix(storage.FILE_SCHEME))
+    return source
+
+
+def _in_shards(index_uri: str) -> list[str]:
+    """Return the files that hold the weights, as the index of a model in several files names them."""
+    try:
+        return [str(name) for name in json.loads(storage.read(index_uri))["weight_map"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{index_uri} is no index of weights; run the training again.") from error
+
+
+def _written_before(uri: str, fingerprint: str) -> str:
+    """Return when the same model was described first, so that its description stays the same."""
+    found = yaml.safe_load(storage.read(uri))
+    same = isinstance(found, dict) and found.get("model_uuid") == fingerprint
+    return str(found.get("utc_time_created", "")) if same else ""
 
 
 def _description(config: dict[str, Any], fingerprint: str, weight_bytes: int) -> Model:

@@ -1,24 +1,36 @@
 """Decides whether a model may become champion and puts it into the registry, by reference to its weights."""
 
-import json
+import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.common.errors import InputError, PipelineError
+from components.common import storage
+from components.common.errors import InputError
+from components.common.lock import StoreLock
 from components.common.manifest import Manifest
+from components.common.model_registry import CANDIDATE, CHAMPION
 from components.common.settings import get_settings
-from components.register import report
+from components.register.card import description, model_card
+from components.register.champion import load_champion
+from components.register.compare import compare
+from components.register.comparison import Comparison
+from components.register.evidence import Evidence, load_evidence
 from components.register.gate import Check, Verdict, conclude, decide
 from components.register.layout import add_mlflow_files
-from components.register.registry import FINGERPRINT_TAG, Registry
-from components.register.results import Evaluation, load_evaluation
+from components.register.promotion import ChampionChanged, exclusive, move_champion, rolled_back
+from components.register.registry import Registry
+from components.register.report.page import render
+from components.register.report.summary import summary
 from components.register.settings import RegisterSettings
+from components.register.tags import PROMOTED, verdict_tags, version_tags
 
 log = logging.getLogger(__name__)
 
-EVALUATION_TAG = "evaluation_uri"
+CARD = "README.md"
+_ATTEMPTS = 5
+_FORCED = PROMOTED[-1]
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,8 @@ class RegistrationResult:
     """The registered version and why it is, or is not, the champion.
 
     Attributes:
+        comparison: Everything that the verdict rests on.
+        card: The model card, in Markdown.
         html: The report, one self-contained page.
         summary: Flat numbers and words for a table of runs.
     """
@@ -34,6 +48,8 @@ class RegistrationResult:
     version: str
     aliases: list[str]
     verdict: Verdict
+    comparison: Comparison
+    card: str
     html: str
     summary: dict[str, Any]
 
@@ -45,96 +61,140 @@ def register(
     candidate_eval: Manifest,
     settings: RegisterSettings,
     lineage: Mapping[str, str],
+    champion_eval: Manifest | None = None,
+    fine_tuned_models: Sequence[Manifest] = (),
+    fine_tuned_evals: Sequence[Manifest] = (),
+    base_model: Manifest | None = None,
+    benchmarks: Manifest | None = None,
 ) -> RegistrationResult:
     """Judge a trained model and register it; a model that fails the gate is registered too, but not as champion.
 
+    Registrations of one model's name wait for each other. A model that is registered already keeps its version.
+
     Args:
-        model: The trained model.
+        model: The trained model: a whole one; an adapter is merged into its base before.
         corpus: What it was trained on.
         base_eval: Evaluation of the model that training started from.
-        candidate_eval: Evaluation of ``model``.
-        settings: Thresholds and the registered model's name.
+        candidate_eval: Evaluation of `model`.
+        settings: The policy and the registered model's name.
         lineage: Tags of the version, such as the pipeline run, the recipe, the git revision; ``mlflow_run_id`` becomes
             the version's run.
+        champion_eval: Evaluation of the champion on the same questions, where the run has made one.
+        fine_tuned_models: Fine-tuned bases and candidates.
+        fine_tuned_evals: Their evaluations.
+        base_model: What training started from, for its name.
+        benchmarks: The benchmark files, for the texts of questions.
 
     Raises:
         InputError: A manifest is not what it should be, or there is no MLflow to register in.
         PipelineError: The registry refuses.
         StorageError: The store cannot be read or written.
     """
-    if candidate_eval.inputs.get("model") != model.fingerprint:
-        raise InputError(
-            f"The candidate's evaluation is of model {candidate_eval.inputs.get('model')}, not of {model.fingerprint}."
-        )
-    if not get_settings().tracking_uri:
+    place = get_settings()
+    if not place.tracking_uri:
         raise InputError("There is no registry to register in; set MLFLOW_TRACKING_URI.")
-    base, candidate = load_evaluation(base_eval), load_evaluation(candidate_eval)
-    registry = Registry(get_settings().tracking_uri, settings.model_name)
-    champion, obstacles = _champion(registry, model, settings)
-    verdict = decide(base, candidate, champion, settings)
-    if obstacles:
-        verdict = conclude([*verdict.checks, *obstacles])
     uri = _model_uri(model)
+    evidence = load_evidence(model, corpus, base_eval, candidate_eval, None, fine_tuned_models, fine_tuned_evals)
+    registry = Registry(place.tracking_uri, settings.model_name)
     add_mlflow_files(uri, model.fingerprint)
-    tags = _tags(model, corpus, base_eval, candidate_eval, verdict, lineage)
-    description = report.description(verdict, base, candidate, settings)
-    version = registry.add_version(uri, model.fingerprint, tags, description, lineage.get("mlflow_run_id", ""))
-    aliases = registry.set_aliases(str(version.version), champion=verdict.passed)
-    log.info("%s version %s (%s): %s", settings.model_name, version.version, ", ".join(aliases), verdict.reason)
-    return RegistrationResult(
-        name=settings.model_name,
-        version=str(version.version),
-        aliases=aliases,
-        verdict=verdict,
-        html=report.render(verdict, base, candidate, champion, settings, str(version.version), tags),
-        summary=report.summary(verdict, base, candidate, settings.model_name, str(version.version)),
-    )
+    known = version_tags(model, corpus, base_eval, candidate_eval, base_model, benchmarks, lineage)
+    task = _Registration(registry, model, corpus, evidence, champion_eval, benchmarks, settings, known)
+    with exclusive(registry, place.store_uri) as lock:
+        return task.run(lock, storage.to_uri(place.store_uri))
 
 
-def _champion(registry: Registry, model: Manifest, settings: RegisterSettings) -> tuple[Evaluation | None, list[Check]]:
-    """Return the champion's evaluation, or the failed check that it cannot be had.
+@dataclass(frozen=True)
+class _Registration:
+    """A model that is being registered; the lock of its name is held."""
 
-    A model is not compared with itself: on a rerun the champion may be the candidate.
-    """
-    holder = registry.champion()
-    if holder is None or not settings.compare_with_champion or holder.tags.get(FINGERPRINT_TAG) == model.fingerprint:
-        return None, []
-    try:
-        return load_evaluation(Manifest.load_uri(holder.tags[EVALUATION_TAG])), []
-    except KeyError:
-        detail = f"the champion, version {holder.version}, has no evaluation to compare with (tag {EVALUATION_TAG})"
-    except PipelineError as error:
-        detail = f"the evaluation of the champion, version {holder.version}, cannot be read: {str(error).rstrip('.')}"
-    return None, [Check("comparable with champion", False, detail)]
+    registry: Registry
+    model: Manifest
+    corpus: Manifest
+    evidence: Evidence
+    champion_eval: Manifest | None
+    benchmarks: Manifest | None
+    settings: RegisterSettings
+    tags: Mapping[str, str]
+
+    def run(self, lock: StoreLock, store: str) -> RegistrationResult:
+        """Register; judge again when somebody moves the champion past the lock while the gate deliberates."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return self._attempt(lock, store)
+            except ChampionChanged as change:
+                log.warning("%s", change)
+        return self._attempt(lock, store)
+
+    def _attempt(self, lock: StoreLock, store: str) -> RegistrationResult:
+        holder = self.registry.champion()
+        number = str(holder.version) if holder else None
+        evidence = dataclasses.replace(self.evidence, champion=load_champion(holder, self.champion_eval))
+        comparison = compare(evidence, self._verdict(evidence), self.settings, self.benchmarks)
+        uris = {
+            "comparison_uri": storage.join(
+                store, "comparisons", self.settings.model_name, self.tags["evaluation_fingerprint"], "comparison.json"
+            ),
+            "card_uri": storage.join(self.tags["model_uri"], CARD),
+        }
+        tags = {**self.tags, **verdict_tags(comparison, number, self.settings.compare_with_champion), **uris}
+        card = model_card(self.registry.name, self.model, self.corpus, comparison, self.settings.card, tags)
+        lock.confirm()
+        storage.write(uris["comparison_uri"], comparison.model_dump_json().encode())
+        storage.write(uris["card_uri"], card.encode())
+        version = self._version(tags, comparison)
+        aliases = self._settle(lock, version, number, comparison.verdict)
+        log.info("%s version %s (%s): %s", self.registry.name, version, ", ".join(aliases), comparison.verdict.reason)
+        return self._result(version, aliases, comparison, card, tags)
+
+    def _verdict(self, evidence: Evidence) -> Verdict:
+        """Ask the gate; what a person has taken out of service does not come back by itself."""
+        verdict = decide(evidence, self.settings)
+        refusals = [said for each in self.registry.versions_of(self.model.fingerprint) if (said := rolled_back(each))]
+        if not refusals:
+            return verdict
+        detail = f"{refusals[0]}; promote it by hand if it is to be champion again"
+        return conclude([*verdict.checks, Check("rolled back", False, detail)])
+
+    def _version(self, tags: Mapping[str, str], comparison: Comparison) -> str:
+        run_id = self.tags.get("mlflow_run_id", "")
+        text = description(comparison, tags["card_uri"])
+        found = self.registry.add_version(tags["model_uri"], self.model.fingerprint, tags, text, run_id)
+        return str(found.version)
+
+    def _settle(self, lock: StoreLock, version: str, champion: str | None, verdict: Verdict) -> list[str]:
+        """Make the version the candidate, and champion or not; returns the aliases it then has."""
+        lock.confirm()
+        self.registry.set_alias(CANDIDATE, version)
+        if verdict.passed:
+            move_champion(self.registry, lock, version, champion, verdict.reason)
+        elif version == champion and not self.registry.version(version).tags.get(_FORCED):
+            log.warning("Version %s of %s no longer passes and is champion no more", version, self.registry.name)
+            self.registry.set_alias(CHAMPION, None)
+        return sorted(alias for alias, holder in self.registry.aliases().items() if holder == version)
+
+    def _result(
+        self, version: str, aliases: list[str], comparison: Comparison, card: str, tags: Mapping[str, str]
+    ) -> RegistrationResult:
+        name = self.registry.name
+        return RegistrationResult(
+            name=name,
+            version=version,
+            aliases=aliases,
+            verdict=comparison.verdict,
+            comparison=comparison,
+            card=card,
+            html=render(comparison, self.model, self.corpus, self.settings, version, aliases, tags),
+            summary=summary(comparison, name, version),
+        )
 
 
 def _model_uri(model: Manifest) -> str:
     uri = model.extra.get("model_uri")
-    if model.kind != "model" or not isinstance(uri, str):
-        raise InputError(f"The {model.kind} manifest {model.fingerprint} names no model folder (model_uri).")
-    return uri
-
-
-def _tags(
-    model: Manifest,
-    corpus: Manifest,
-    base_eval: Manifest,
-    candidate_eval: Manifest,
-    verdict: Verdict,
-    lineage: Mapping[str, str],
-) -> dict[str, str]:
-    """What the version says about where it comes from; the caller's lineage first, so that it cannot lie about ours."""
-    every = {
-        **lineage,
-        "base_fingerprint": base_eval.inputs.get("model", ""),
-        "corpus_fingerprint": corpus.fingerprint,
-        "evaluation_fingerprint": candidate_eval.fingerprint,
-        EVALUATION_TAG: str(candidate_eval.extra.get("manifest_uri", "")),
-        "base_evaluation_uri": str(base_eval.extra.get("manifest_uri", "")),
-        "train_fingerprint": model.fingerprint,
-        "sources": json.dumps(corpus.extra.get("origins", []), sort_keys=True),
-        "licences": json.dumps(corpus.extra.get("counts", {}).get("licence", {}), sort_keys=True),
-        "verdict": "passed" if verdict.passed else "failed",
-        "verdict_reason": verdict.reason,
-    }
-    return {key: value for key, value in every.items() if value}
+    if model.kind == "model" and isinstance(uri, str):
+        return uri
+    if "adapter_uri" in model.extra:
+        raise InputError(
+            f"Model {model.fingerprint} is an adapter, which cannot be loaded by itself, so it is not registered; set "
+            "finetune.merge_adapter where it is made, and the merged model is."
+        )
+    raise InputError(f"The {model.kind} manifest {model.fingerprint} names no model folder (model_uri).")

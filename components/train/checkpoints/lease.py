@@ -6,12 +6,12 @@ import socket
 import threading
 import time
 import uuid
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.common import storage
 from components.common.errors import StorageError
+from components.common.processes import start_of, this_machine
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Lease:
     def _may_take(self, holder: Holder) -> bool:
         mine = self._holder
         if holder.machine and holder.machine == mine.machine:
-            return holder.pid == mine.pid or _start_of(holder.pid) != holder.started
+            return holder.pid == mine.pid or start_of(holder.pid) != holder.started
         return bool(holder.run_id) and holder.run_id == mine.run_id
 
     def _read(self) -> Holder | None:
@@ -169,24 +169,7 @@ def _this_process(run_id: str) -> Holder:
         token=uuid.uuid4().hex,
         run_id=run_id,
         host=socket.gethostname(),
-        machine=_machine(),
+        machine=this_machine(),
         pid=os.getpid(),
-        started=_start_of(os.getpid()),
+        started=start_of(os.getpid()),
     )
-
-
-def _machine() -> str:
-    """Boot and process namespace; empty where there is no Linux to ask."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _start_of(pid: int) -> int:
-    """When a process of this namespace started, in clock ticks since boot; 0 if it has ended."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if state == "Z" else int(fields[18])
