@@ -257,7 +257,7 @@ def test_the_deadline_ends_a_job(tmp_path: Path, cluster: FakeCluster, launcher:
 
 
 @BOTH
-def test_broken_streams_and_forgotten_versions_lose_no_line_and_double_none(
+def test_broken_streams_and_forgotten_versions_lose_no_line_double_none_and_keep_their_order(
     tmp_path: Path, cluster: FakeCluster, told: pytest.LogCaptureFixture, launcher: Any
 ) -> None:
     cluster.stream_seconds = 0.4  # every watch, every log
@@ -267,7 +267,8 @@ def test_broken_streams_and_forgotten_versions_lose_no_line_and_double_none(
 start = next(n for n in range(9) if once(f"start-{n}"))
 for number in range(300):
     say(f"line {start}.{number}")
-    time.sleep(0.008 if start == 1 else 0.003)  # a node keeps one earlier log only: time to read that of start 0
+    time.sleep(0.003)
+if start == 1: wait_for("read")  # a node keeps one earlier log only: time to read that of start 0
 if start < 2: sys.exit(1)
 finish()
 """
@@ -275,13 +276,21 @@ finish()
         cluster.fault("GET", "watch=true", 500, times=1)
         cluster.fault("GET", "/log", 0, times=1)
     cluster.fault("GET", "previous", 503)
-    timers = [threading.Timer(seconds, cluster.store.compact) for seconds in (0.6, 1.1, 1.7, 2.3)]
+
+    def go_on_when_start_0_is_read() -> None:
+        wait_for(lambda: "line 0.299" in told.messages, seconds=40)
+        (tmp_path / "store" / "f0" / "read").touch()
+
+    timers: list[threading.Thread] = [
+        threading.Timer(seconds, cluster.store.compact) for seconds in (0.6, 1.1, 1.7, 2.3)
+    ]
+    timers.append(threading.Thread(target=go_on_when_start_0_is_read))
     for timer in timers:
         timer.start()
     run_on_cluster(small_job(tmp_path), small(tmp_path, restarts=5), launcher, program(body))
-    shown = lines(told, r"^line \d\.")
-    assert sorted(shown) == sorted(f"line {start}.{number}" for start in range(3) for number in range(300))
-    assert shown[:300] == [f"line 0.{number}" for number in range(300)]
+    for timer in timers:
+        timer.join()
+    assert lines(told, r"^line \d\.") == [f"line {start}.{number}" for start in range(3) for number in range(300)]
 
 
 def started(tmp_path: Path, name: str = "up") -> bool:
@@ -527,12 +536,21 @@ def test_what_cannot_work_is_refused_before_anything_is_made(
 
 def test_the_verbs_that_the_launcher_uses_are_those_of_its_role(tmp_path: Path, cluster: FakeCluster) -> None:
     process = launch(small_job(tmp_path), small(tmp_path), "pytorchjob", program("once('up'); time.sleep(60)"))
-    wait_for(lambda: started(tmp_path))
+    watches = {("watch", "pytorchjobs"), ("watch", "pods"), ("watch", "events"), ("get", "pods/log")}
+    wait_for(lambda: watches <= set(cluster.requests))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     cluster.trainjob_backoff_limit = 0
+
+    def go_on_when_it_is_watched() -> None:
+        wait_for(lambda: ("watch", "trainjobs") in cluster.requests)
+        (tmp_path / "store" / "f0" / "go").touch()
+
+    watcher = threading.Thread(target=go_on_when_it_is_watched)
+    watcher.start()
     with pytest.raises(TrainingError):
-        run_on_cluster(small_job(tmp_path), small(tmp_path), "trainjob", program("sys.exit(1)"))
+        run_on_cluster(small_job(tmp_path), small(tmp_path), "trainjob", program("wait_for('go'); sys.exit(1)"))
+    watcher.join()
     used = {f"{verb} {resource}" for verb, resource in cluster.requests}
     assert used == {
         *(f"{verb} pytorchjobs" for verb in ("get", "create", "list", "watch", "delete")),

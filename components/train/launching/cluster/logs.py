@@ -39,17 +39,10 @@ class SeenLines:
         self._order: collections.deque[str] = collections.deque()
         self._counts: collections.Counter[str] = collections.Counter()
         self._remembered = remembered
-        self._forgotten = False
 
-    @property
-    def newest(self) -> str | None:
-        """Time of the last line that was told."""
-        return _time(self._order[-1]) if self._order else None
-
-    @property
-    def oldest(self) -> str | None:
-        """Time from which every line is known; None is the start."""
-        return _time(self._order[0]) if self._forgotten else None
+    def knows(self, line: str) -> bool:
+        """Whether the line was told."""
+        return line in self._counts
 
     def reading(self) -> Callable[[str], bool]:
         """For one reading of the log from some time on: tells of each of its lines whether it is new, and keeps it."""
@@ -71,7 +64,6 @@ class SeenLines:
         self._counts[line] += 1
         self._order.append(line)
         if len(self._order) > self._remembered:
-            self._forgotten = True
             old = self._order.popleft()
             self._counts[old] -= 1
             if not self._counts[old]:
@@ -79,7 +71,14 @@ class SeenLines:
 
 
 class PodLog(Thread):
-    """Follows the log of a pod, and of those that take its place, in a thread of its own."""
+    """Follows the log of a pod, and of those that take its place, in a thread of its own.
+
+    The node has the logs of two starts of a container, the current one and the one before, and no answer says of which
+    start it is. The pod's status says how often the container was started, but it comes another way and may be late:
+    the log of the next start can be there before its status. So the order of the starts rests on the answers alone. An
+    answer that begins with a line that was told goes on where we were; before anything else is told, so is what the
+    earlier log has left. The status only says when there is something to read, and when that was all.
+    """
 
     def __init__(self, cluster: Cluster, pod: str, container: str, tell: Callable[[str], None]) -> None:
         """Prepare to follow.
@@ -98,9 +97,10 @@ class PodLog(Thread):
         self._gone = False
         self._closing = False
         self._read_whole: _Instance | None = None  # the last start of the container that was read to its end
-        self._reading: _Instance | None = None
+        self._uids: set[str] = set()
+        self._since: str | None = None  # time of the last line that was told of this pod
+        self._told = 0
         self._stream: Stream | None = None
-        self._is_new = self._seen.reading()
         self._told_refusal = False
 
     def update(self, pod: Pod, gone: bool) -> None:
@@ -127,20 +127,13 @@ class PodLog(Thread):
         """Follow until finished or shut."""
         pause = _LEAST_PAUSE
         while (pod := self._next()) is not None:
-            instance = _Instance(pod.uid, pod.restarts)
-            whole = True
-            if self._missed(instance):
-                pause = _LEAST_PAUSE  # a node keeps one earlier log only, until the next restart
-                whole, _ = self._read(follow=False, previous=True, since=self._seen.oldest)
-            if whole:
-                self._reading = instance
-                whole, count = self._read(follow=not pod.ended, previous=False, since=self._seen.newest)
-                pause = _LEAST_PAUSE if count else pause
+            told = self._told
+            whole = self._read(pod)
+            pause = _LEAST_PAUSE if self._told > told else pause
             with self._changed:
                 if whole and pod.ended:
-                    self._read_whole = instance
-                else:
-                    self._changed.wait(pause)
+                    self._read_whole = _Instance(pod.uid, pod.restarts)
+                elif not self._changed.wait_for(lambda: self._gone or self._state is not pod, pause):
                     pause = min(pause * 2, _MOST_PAUSE)
 
     def _next(self) -> Pod | None:
@@ -157,54 +150,85 @@ class PodLog(Thread):
     def _unread(self, pod: Pod) -> bool:
         return (pod.running or pod.ended) and _Instance(pod.uid, pod.restarts) != self._read_whole
 
-    def _missed(self, instance: _Instance) -> bool:
-        """Whether the end of an earlier start may be unread.
-
-        It may even if its end was seen: what was read then can have been the log of the next start already, which the
-        status told only later.
-        """
-        return instance.restarts > 0 and instance != self._reading
-
-    def _read(self, follow: bool, previous: bool, since: str | None) -> tuple[bool, int]:
-        """Tell the new lines; returns whether the answer was whole, and how many came."""
-        count = 0
+    def _read(self, pod: Pod) -> bool:
+        """Tell what is new in both logs; returns whether the answers were whole."""
+        if pod.uid not in self._uids:  # it may be on another node, whose clock is another
+            self._uids.add(pod.uid)
+            self._since = None
         try:
-            for line in self._open(follow, previous, since):
-                count += self._take(line)
-            return True, count
+            # The current log may not answer before its first line. Should its container end without one, the node has
+            # forgotten the earlier log: that one is asked for at once.
+            self._read_previous(expected=False)
+            self._read_current(follow=not pod.ended)
+            return True
         except HTTPError as error:
             log.debug("The log of %s broke: %s", self._pod, cause(error))
-            return False, count
+            return False
         except ApiException as error:
-            return self._refused(error, previous), 0
+            self._tell_refusal(error)
+            return not is_passing(error) and error.status != 400  # 400: the container is not there
 
-    def _open(self, follow: bool, previous: bool, since: str | None) -> Stream:
-        self._is_new = self._seen.reading()
-        self._stream = self._cluster.log(self._pod, self._container, since, follow, previous)
-        return self._stream
+    def _read_current(self, follow: bool) -> None:
+        is_new: Callable[[str], bool] | None = None
+        for line in (stream := self._open(follow=follow)):
+            if not _is_line(line):
+                self._tell_hole(line)
+                continue
+            if is_new is None:
+                if not self._seen.knows(line):
+                    self._read_previous(expected=True)
+                    self._bind(stream)
+                is_new = self._seen.reading()
+            self._take(line, is_new)
 
-    def _take(self, line: str) -> bool:
-        stamp, _, text = line.partition(" ")
-        if not _is_time(stamp):  # the node's own words
-            log.warning("The log of %s has a hole: %s", self._pod, line)
-            return False
-        if not self._is_new(line):
-            return False
-        self._tell(text)
-        return True
+    def _read_previous(self, expected: bool) -> None:
+        """Tell what is left of the log before the current one.
 
-    def _refused(self, error: ApiException, previous: bool) -> bool:
-        """Whether there is nothing to be had, which counts as whole: 400 says that the container is not there."""
+        Args:
+            expected: Whether there may be something left, so that it is worth a word if the node has that log no more.
+        """
+        is_new = self._seen.reading()
+        try:
+            for line in self._open(previous=True):
+                if _is_line(line):
+                    self._take(line, is_new)
+                elif expected:
+                    self._tell_hole(line)
+        except ApiException as error:
+            if is_passing(error):
+                raise
+            self._tell_refusal(error)  # most often there is none
+
+    def _open(self, follow: bool = False, previous: bool = False) -> Stream:
+        return self._bind(self._cluster.log(self._pod, self._container, self._since, follow, previous))
+
+    def _bind(self, stream: Stream) -> Stream:
+        self._stream = stream
+        if self._closing and self._gone:  # since this thread waited for another answer
+            stream.shut()
+        return stream
+
+    def _take(self, line: str, is_new: Callable[[str], bool]) -> None:
+        if is_new(line):
+            self._since, _, text = line.partition(" ")
+            self._told += 1
+            self._tell(text)
+
+    def _tell_hole(self, line: str) -> None:
+        log.warning("The log of %s has a hole: %s", self._pod, line)
+
+    def _tell_refusal(self, error: ApiException) -> None:
         log.debug("The log of %s is refused: %s", self._pod, cause(error))
         if error.status in (401, 403) and not self._told_refusal:
             self._told_refusal = True
             log.warning("The log of %s cannot be shown: %s.", self._pod, cause(error))
-        return not is_passing(error) and (previous or error.status != 400)
 
 
 def _time(line: str) -> str:
     return line.partition(" ")[0]
 
 
-def _is_time(stamp: str) -> bool:
+def _is_line(line: str) -> bool:
+    """Whether a container wrote it; the node's own words have no time."""
+    stamp = _time(line)
     return len(stamp) >= 20 and stamp[4:5] == "-" and stamp[10:11] == "T"
