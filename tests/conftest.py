@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from components.train.distributed import Layout
 
 OURS = ("PMC_", "MLFLOW_", "AWS_", "KFP_", "HF_", "S2_")
+
+# Threads that wait for each other spin, and a core that two test processes share pays for it several times over.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first: a process that meets one last keeps the other waiting."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)
@@ -48,28 +58,10 @@ def _forget() -> None:
 
 
 @pytest.fixture
-def s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A SeaweedFS with one bucket; yields ``s3://bucket`` and sets the environment to reach it."""
-    ports = free_ports(10)
-    identities = tmp_path / "s3.json"
-    identities.write_text(
-        '{"identities": [{"name": "tester", "actions": ["Admin", "Read", "Write", "List"],'
-        ' "credentials": [{"accessKey": "test-key", "secretKey": "test-secret"}]}]}'
-    )
-    folder = tmp_path / "weed"
-    folder.mkdir()
-    log = (tmp_path / "weed.log").open("w")
-    command = [
-        _weed(), "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={identities}",
-        f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}", f"-volume.port={ports[2]}",
-        f"-volume.port.grpc={ports[3]}", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
-        f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}",
-        f"-s3.port.iceberg={ports[8]}", f"-s3.port.lance={ports[9]}",
-        "-master.volumeSizeLimitMB=64", "-volume.max=30",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+def s3_server(seaweedfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket of this test's own on a SeaweedFS; gives ``s3://bucket`` and sets the environment to reach it."""
     for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports[6]}",
+        "AWS_ENDPOINT_URL": seaweedfs,
         "AWS_ACCESS_KEY_ID": "test-key",
         "AWS_SECRET_ACCESS_KEY": "test-secret",
         "AWS_REGION": "us-east-1",
@@ -78,41 +70,75 @@ def s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }.items():
         monkeypatch.setenv(name, value)
     _forget()
-    try:
-        _make_bucket("articles", process, tmp_path / "weed.log")
-        yield "s3://articles"
-    finally:
-        # It takes ten seconds over a polite end, and its data is thrown away anyway.
-        process.kill()
-        process.wait()
-        log.close()
+    bucket = f"articles-{uuid.uuid4().hex[:8]}"
+    _client(seaweedfs).create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
 
 
-def _make_bucket(name: str, process: subprocess.Popen, log: Path) -> None:
-    """Make the bucket as soon as the server can; it answers 500 until its volumes are up."""
-    import boto3
-    from botocore.config import Config
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A SeaweedFS that takes writes; yields its address. It takes seconds to start, so there is one for all tests."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    ports = free_ports(10)
+    identities = folder / "s3.json"
+    identities.write_text(
+        '{"identities": [{"name": "tester", "actions": ["Admin", "Read", "Write", "List"],'
+        ' "credentials": [{"accessKey": "test-key", "secretKey": "test-secret"}]}]}'
+    )
+    (folder / "weed").mkdir()
+    command = [
+        _weed(), "server", "-s3", f"-dir={folder / 'weed'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        f"-s3.config={identities}",
+        f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}", f"-volume.port={ports[2]}",
+        f"-volume.port.grpc={ports[3]}", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
+        f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}",
+        f"-s3.port.iceberg={ports[8]}", f"-s3.port.lance={ports[9]}",
+        # Each bucket takes a few volumes, which are as small as what is in them.
+        "-master.volumeSizeLimitMB=64", "-volume.max=1000",
+    ]  # fmt: skip
+    with (folder / "weed.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            address = f"http://127.0.0.1:{ports[6]}"
+            _wait_until_it_takes_writes(address, process, folder / "weed.log")
+            yield address
+        finally:
+            # It takes ten seconds over a polite end, and its data is thrown away anyway.
+            process.kill()
+            process.wait()
+
+
+def _wait_until_it_takes_writes(address: str, process: subprocess.Popen, log: Path) -> None:
+    """Return as soon as the server can write; it answers 500 until its volumes are up."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    config = Config(retries={"max_attempts": 0}, connect_timeout=2, read_timeout=5, s3={"addressing_style": "path"})
-    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1", config=config)
+    client = _client(address)
     deadline = time.monotonic() + 60
     while True:
         try:
-            client.create_bucket(Bucket=name)
-            client.put_object(Bucket=name, Key="probe", Body=b"probe")
-            client.delete_object(Bucket=name, Key="probe")
+            with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket="probe")
+            client.put_object(Bucket="probe", Key="probe", Body=b"probe")
             return
         except (BotoCoreError, ClientError) as error:
-            if "BucketAlready" in str(error):
-                time.sleep(0.2)
-                with contextlib.suppress(BotoCoreError, ClientError):
-                    client.put_object(Bucket=name, Key="probe", Body=b"probe")
-                    client.delete_object(Bucket=name, Key="probe")
-                    return
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"SeaweedFS did not come up: {error}\n{log.read_text()[-2000:]}")
-            time.sleep(0.3)
+            time.sleep(0.1)
+
+
+def _client(address: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(retries={"max_attempts": 0}, connect_timeout=2, read_timeout=15, s3={"addressing_style": "path"})
+    return boto3.client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id="test-key",
+        aws_secret_access_key="test-secret",
+        config=config,
+    )
 
 
 def _weed() -> str:

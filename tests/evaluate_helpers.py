@@ -1,4 +1,4 @@
-"""A tiny Llama, questions and a tokenised corpus, as the steps before evaluation write them."""
+"""Tiny models, questions and a tokenised corpus, as the steps before evaluation write them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from components.common.fingerprint import fingerprint, sha256_bytes, sha256_file
 from components.common.manifest import Manifest, Shard
@@ -49,6 +62,32 @@ def save_model(folder: Path, seed: int = 0, positions: int = 512) -> Manifest:
         totals={},
         extra={"model_uri": f"file://{target}"},
     )
+
+
+FAMILIES = ["llama", "mistral", "qwen2", "gpt_neox", "gpt2"]
+
+
+def tiny_model(family: str, vocabulary: int, positions: int = 512, seed: int = 0, **more: Any) -> PreTrainedModel:
+    """Make a model of two layers with random weights that answers each question differently."""
+    common: dict[str, Any] = {"vocab_size": vocabulary, "initializer_range": 0.15, **more}
+    sized = {
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": positions,
+    }
+    torch.manual_seed(seed)
+    if family == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(n_positions=positions, n_embd=48, n_layer=2, n_head=4, **common)).eval()
+    if family == "gpt_neox":
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**sized, **common)).eval()
+    config, model = {
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "mistral": (MistralConfig, MistralForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    }[family]
+    return model(config(num_key_value_heads=2, **sized, **common)).eval()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

@@ -137,7 +137,7 @@ def test_s3_without_a_bucket_or_without_keys_is_one_sentence(s3_server: str, mon
     storage._s3_store.cache_clear()
     get_settings.cache_clear()
     with pytest.raises(StorageError, match="credentials"):
-        storage.read("s3://articles/key")
+        storage.read(f"{s3_server}/key")
 
 
 def test_importing_the_store_brings_no_torch() -> None:

@@ -154,6 +154,6 @@ def test_whoever_gives_up_does_not_wait_for_what_is_still_being_tried(server: Fa
     assert next(results) == b"object 0"
     time.sleep(0.5)
     results.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     server.heal()
     assert list(reader.map(lambda key: reader.get(key, bytes), ["7.txt"])) == [b"object 7"]

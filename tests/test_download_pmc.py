@@ -28,7 +28,7 @@ from tests.pmc_bucket import PlantedArticle, PmcBucket, realistic_bucket
 
 ROOT = Path(__file__).parents[1]
 FIRST, SECOND = "2026-08-25T01-00Z", "2026-08-26T01-00Z"
-QUICK = {"attempts": 3, "longest_backoff_seconds": 0.05, "read_timeout_seconds": 0.5, "concurrency": 16}
+QUICK = {"attempts": 3, "longest_backoff_seconds": 0.05, "read_timeout_seconds": 1, "concurrency": 16}
 XML = b"<article><front/><body><p>Text of article %d.</p></body></article>"
 
 
@@ -444,7 +444,7 @@ for shard in plan.shards:
 def test_a_killed_process_loses_only_its_unfinished_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket, store = small_bucket(tmp_path / "bucket"), tmp_path / "store"
     bucket.write_inventory(FIRST)
-    server = FaultServer(bucket.folder, latency=0.02)
+    server = FaultServer(bucket.folder, latency=0.15)
     monkeypatch.setenv("PMC_OA_ENDPOINT_URL", server.endpoint)
     with server:
         process = subprocess.Popen([sys.executable, "-c", FETCH_ALL, str(store)], cwd=ROOT)
@@ -456,6 +456,7 @@ def test_a_killed_process_loses_only_its_unfinished_shard(tmp_path: Path, monkey
         assert len(finished) < 4
         done = {row for shard in finished for row in pq.read_table(shard)["article_id"].to_pylist()}
         server.forget()
+        server.latency = 0
         subprocess.run([sys.executable, "-c", FETCH_ALL, str(store)], cwd=ROOT, check=True)
         asked = {key.split("/")[0].removesuffix(".1") for key in server.keys() if key.startswith("PMC")}
     assert not asked & done

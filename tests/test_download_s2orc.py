@@ -574,7 +574,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 
 def source(**more: Any) -> S2orcSource:
-    transport = TransportSettings(read_timeout_seconds=0.5, longest_backoff_seconds=0.01, attempts=4)
+    transport = TransportSettings(read_timeout_seconds=1, longest_backoff_seconds=0.01, attempts=4)
     return S2orcSource(DownloadSettings(**({"source": "s2orc", "transport": transport} | more)))
 
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,8 +9,11 @@ import pytest
 from pipeline_helpers import QUICK, TASKS, Finished, kill_when, losses, manifests, run, start
 
 from components.common import storage
+from components.common.manifest import Manifest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+CHANGE = ("train.learning_rate=1e-3",)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,26 @@ def test_a_run_ends_with_a_registered_model_and_a_true_table(first: Finished, ho
     assert corpus.totals["listed"] == corpus.totals["documents"] + left_out
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
     (version,) = client.search_model_versions("name='pmc-llama-tiny'")
-    (model,) = [m for m in manifests(home / "store", "model") if "losses_uri" in m.extra]
+    (model,) = trained(home)
     assert version.tags["train_fingerprint"] == model.fingerprint
     assert version.tags["corpus_fingerprint"] == corpus.fingerprint
     assert client.get_model_version_by_alias("pmc-llama-tiny", "candidate").version == version.version
     assert f"pmc-llama-tiny version {version.version}" in first.output
     assert f"listed {corpus.totals['listed']}" in first.output
     assert "Traceback" not in first.output
+
+
+def test_base_and_candidate_are_compared_after_the_same_fine_tuning_too(first: Finished, home: Path) -> None:
+    (uri,) = [entry.uri for entry in storage.list_files(storage.to_uri(home / "store" / "comparisons"))]
+    comparison = json.loads(storage.read(uri))
+    rows = {(row["model"], row["setting"]): row["cells"] for row in comparison["table"]["rows"]}
+    assert rows["PMC-LLaMA-7B", "full fine-tuning"]["usmle_in"]["value"] == 0.4061
+    for role in ("base", "candidate"):
+        assert rows[role, "as is"]["pubmedqa"]["questions"] == 6
+        assert rows[role, "full fine-tuning"]["usmle_in"]["questions"] == 6
+        assert rows[role, "full fine-tuning"]["usmle_out"] is None  # it learned its training questions
+    settings = [pair["setting"] for pair in comparison["pairs"] if not pair["obstacles"]]
+    assert settings == ["as is", "fine-tuned on medmcqa and medqa (full)"]
 
 
 def test_mlflow_shows_one_parent_with_nested_steps_and_metrics_over_steps(first: Finished, home: Path) -> None:
@@ -55,6 +69,9 @@ def test_mlflow_shows_one_parent_with_nested_steps_and_metrics_over_steps(first:
     assert parents[0].info.status == "FINISHED"
     steps = {r.info.run_name: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id}
     assert {"Plan the download", "Find duplicates", "Train the model", "Register the model"} <= set(steps)
+    assert {f"Fine-tune the {role} (questions)" for role in ("base", "candidate")} <= set(steps)
+    kept = {file.path for file in client.list_artifacts(steps["Register the model"].info.run_id)}
+    assert {"comparison.json", "report.html", "model_card.md"} <= kept
     assert {r.info.status for r in steps.values()} == {"FINISHED"}
     train = steps["Train the model"]
     loss = client.get_metric_history(train.info.run_id, "loss")
@@ -62,20 +79,19 @@ def test_mlflow_shows_one_parent_with_nested_steps_and_metrics_over_steps(first:
     assert loss[-1].value < loss[0].value
     assert {"learning_rate", "gradient_norm", "tokens_per_second", "mfu"} <= set(train.data.metrics)
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_percentage"} <= set(train.data.metrics)
-    assert train.data.params["train.epochs"] == "4"
+    assert train.data.params["train.epochs"] == "2"
     assert train.inputs.dataset_inputs[0].dataset.name.startswith("corpus-")
 
 
-def test_the_registered_model_loads_in_a_fresh_process_and_generates(first: Finished, home: Path) -> None:
-    code = """
-import mlflow
-pipe = mlflow.transformers.load_model("models:/pmc-llama-tiny@candidate")
-text = pipe("The patients were", max_new_tokens=5, return_full_text=False)[0]["generated_text"]
-print("GENERATED", len(text) > 0)
-"""
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert "GENERATED True" in done.stdout, done.stderr
+def test_the_registered_model_loads_and_generates(first: Finished, home: Path) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+    try:
+        pipe = mlflow.transformers.load_model("models:/pmc-llama-tiny@candidate")
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert pipe("The patients were", max_new_tokens=5, return_full_text=False)[0]["generated_text"]
 
 
 def test_the_same_run_again_takes_every_step_from_the_cache(first: Finished, home: Path) -> None:
@@ -85,22 +101,51 @@ def test_the_same_run_again_takes_every_step_from_the_cache(first: Finished, hom
     assert (total, cached) == (TASKS, TASKS), again.output
 
 
-def test_a_changed_training_setting_reruns_training_and_what_depends_on_it(first: Finished, home: Path) -> None:
-    changed = run(home, *QUICK, "train.learning_rate=1e-3")
+@pytest.fixture(scope="module")
+def changed(first: Finished, home: Path) -> Finished:
+    """A run with another training setting, killed while it trained, and run again to its end."""
+    assert kill_when(start(home, *QUICK, *CHANGE), "Step 12/")
+    return run(home, *QUICK, *CHANGE)
+
+
+def test_a_changed_training_setting_reruns_training_and_what_depends_on_it(changed: Finished) -> None:
     assert changed.code == 0, changed.output
     rows = {line.split("│")[1].strip(): line for line in changed.output.splitlines() if line.count("│") >= 4}
     ran = {name for name, line in rows.items() if " ran " in line}
-    assert ran == {"Train the model", "Evaluate the candidate", "Register the model"}
+    assert ran == {
+        "Train the model",
+        "Evaluate the candidate",
+        "Evaluate the champion",  # the first run's model
+        "Fine-tune the candidate",
+        "Evaluate the fine-tuned candidate",
+        "Register the model",
+    }
 
 
-def test_another_place_gives_the_same_tokens_and_losses_even_after_kills(
-    first: Finished, home: Path, tmp_path: Path
+def test_mlflow_shows_a_killed_run_as_killed(changed: Finished, home: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("pmc-llama").experiment_id], max_results=1000)
+    killed = [r for r in runs if r.info.status == "KILLED"]
+    assert {r.info.run_name for r in killed if "mlflow.parentRunId" in r.data.tags} == {"Train the model"}
+    assert len(killed) == 2
+    assert {r.info.status for r in runs} == {"FINISHED", "KILLED"}
+
+
+def test_another_place_gives_the_same_tokens_and_losses_whatever_was_killed(
+    changed: Finished, home: Path, tmp_path: Path
 ) -> None:
-    for line, after in (("Fetch articles (shard-00001): started", 0.0), ("Extract text (shard-00000): started", 0.3)):
-        assert kill_when(start(tmp_path, *QUICK), line, after)
-    assert kill_when(start(tmp_path, *QUICK), "Step 12/")
-    resumed = run(tmp_path, *QUICK)
-    assert resumed.code == 0, resumed.output
+    settings = (*QUICK, *CHANGE)
+    assert kill_when(start(tmp_path, *settings), "Fetch articles (shard-00001): started")
+    deadline = time.monotonic() + 60
+    while _steps_below(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert _steps_below(tmp_path) == []
+    assert kill_when(start(tmp_path, *settings), "Extract text (shard-00000): started", after=0.3)
+    # With the model it has all that is compared.
+    assert kill_when(start(tmp_path, *settings), "Train the model: done")
+
     for kind in ("corpus", "deduplicated"):
         assert {m.fingerprint for m in manifests(home / "store", kind)} == {
             m.fingerprint for m in manifests(tmp_path / "store", kind)
@@ -110,44 +155,23 @@ def test_another_place_gives_the_same_tokens_and_losses_even_after_kills(
         for place in (home, tmp_path)
     ]
     assert hashes[0] == hashes[1]
-    (interrupted,) = [m for m in manifests(tmp_path / "store", "model") if "losses_uri" in m.extra]
-    whole = next(m for m in manifests(home / "store", "model") if m.fingerprint == interrupted.fingerprint)
+    (whole,) = trained(tmp_path)
+    interrupted = next(m for m in trained(home) if m.fingerprint == whole.fingerprint)
     assert losses(interrupted) == losses(whole)
     assert interrupted.totals["final_loss"] == whole.totals["final_loss"]
 
 
-def test_a_killed_run_leaves_no_process_behind(tmp_path: Path) -> None:
-    process = start(tmp_path, *QUICK)
-    assert kill_when(process, "Fetch articles (shard-00000): started")
-    deadline = time.monotonic() + 10
-    while _steps_below(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert _steps_below(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["download.source=files", "download.articles={tmp}/cut.tar.gz"], "cut.tar.gz is truncated or damaged"),
-        (["download.source=files", "download.articles={tmp}/bad"], "3 of 4 articles could not be read"),
-    ],
-)
-def test_bad_input_ends_the_run_with_one_sentence(settings: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_input_ends_the_run_with_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "cut.tar.gz").write_bytes(b"\x1f\x8b\x08\x00")
-    (tmp_path / "bad").mkdir()
-    for index, xml in enumerate(
-        ["no xml", "<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><a>&x;</a>", "<a", _ARTICLE]
-    ):
-        (tmp_path / "bad" / f"a{index}.xml").write_text(xml)
-    finished = run(tmp_path / "home", *(setting.format(tmp=tmp_path) for setting in settings))
+    finished = run(tmp_path / "home", "download.source=files", f"download.articles={tmp_path}/cut.tar.gz")
     assert finished.code == 1
-    assert message in finished.output
+    assert "cut.tar.gz is truncated or damaged" in finished.output
     assert "Traceback" not in finished.output
 
 
-_ARTICLE = (
-    f"<article><front/><body><p>{'The patients were treated and followed for a year. ' * 40}</p></body></article>"
-)
+def trained(home: Path) -> list[Manifest]:
+    """The models that a run's corpus was learned by; others are fine-tuned, or the base."""
+    return [each for each in manifests(home / "store", "model") if "corpus_fingerprint" in each.extra]
 
 
 def _counts(finished: Finished) -> tuple[int, int]:

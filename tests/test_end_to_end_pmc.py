@@ -14,7 +14,7 @@ from components.common import storage
 from tests.fault_server import FaultServer
 from tests.pmc_bucket import PlantedArticle, realistic_bucket
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 COMMERCIAL = {"CC0", "CC BY", "CC BY-SA", "CC BY-ND"}
 
@@ -26,7 +26,14 @@ def test_every_count_is_the_planted_one_and_a_later_retraction_is_found(s3_serve
     home, store = tmp_path / "home", storage.join(s3_server, "runs here")
     with FaultServer(bucket.folder) as server:
         env = {"PMC_OA_ENDPOINT_URL": server.endpoint, "PMC_STORE_URI": store}
-        settings = (*QUICK, "download.source=pmc", "train.epochs=1", "preprocess.deduplicate.jaccard=1.0")
+        settings = (
+            *QUICK,
+            "download.source=pmc",
+            "download.min_shards=1",
+            "train.epochs=1",
+            "finetune={}",
+            "preprocess.deduplicate.jaccard=1.0",
+        )
         done = run(home, *settings, env=env)
         assert done.code == 0, done.output
 

@@ -7,18 +7,19 @@ import random
 import pytest
 import torch
 from pydantic import ValidationError
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components.common import storage
 from components.common.errors import InputError, PipelineError
 from components.common.manifest import Manifest
 from components.evaluate import evaluate as module
+from components.evaluate.engine import Builtin
 from components.evaluate.evaluate import evaluate
 from components.evaluate.perplexity import held_out_loss
 from components.evaluate.settings import EvaluateSettings
 from tests.evaluate_helpers import questions, save_benchmarks, save_corpus, save_model
 
-SETTINGS = EvaluateSettings(context_length=32, batch_size=3)
+SETTINGS = EvaluateSettings(context_length=32, batch_tokens=100)
 LENGTHS = [1, 2, 31, 32, 33, 65, 100]
 
 
@@ -30,6 +31,16 @@ def model(tmp_path_factory) -> Manifest:
 @pytest.fixture(scope="module")
 def network(model):
     return AutoModelForCausalLM.from_pretrained(model.extra["model_uri"].removeprefix("file://")).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(model):
+    return AutoTokenizer.from_pretrained(model.extra["model_uri"].removeprefix("file://"))
+
+
+@pytest.fixture(scope="module")
+def engine(network, tokenizer) -> Builtin:
+    return Builtin(network, tokenizer, batch_tokens=128)
 
 
 def documents() -> dict[str, list[int]]:
@@ -48,8 +59,8 @@ def benchmarks(tmp_path) -> Manifest:
     return save_benchmarks(tmp_path / "benchmarks", files)
 
 
-def test_the_loss_of_an_article_is_the_sum_over_its_windows_without_their_first_tokens(network, corpus):
-    loss = held_out_loss(network, corpus, context_length=32, batch_size=4)
+def test_the_loss_of_an_article_is_the_sum_over_its_windows_without_their_first_tokens(network, engine, corpus):
+    loss = held_out_loss(engine, corpus, context_length=32)
     assert [article.id for article in loss.articles] == [f"PMC{length}" for length in LENGTHS[1:]]
     assert [article.tokens for article in loss.articles] == [1, 30, 31, 31, 62, 96]
     assert loss.skipped == 1
@@ -63,62 +74,62 @@ def test_the_loss_of_an_article_is_the_sum_over_its_windows_without_their_first_
         assert article.nll == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(network, corpus):
+def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(network, tokenizer, corpus):
     blank = type(network)(network.config)
     blank.load_state_dict(network.state_dict())
     torch.nn.init.zeros_(blank.lm_head.weight)
-    loss = held_out_loss(blank.eval(), corpus, context_length=32, batch_size=4)
+    loss = held_out_loss(Builtin(blank.eval(), tokenizer, 128), corpus, context_length=32)
     total = sum(article.nll for article in loss.articles) / sum(article.tokens for article in loss.articles)
     assert math.exp(total) == pytest.approx(320, rel=1e-4)
 
 
-def test_the_hash_of_the_content_changes_with_a_token_and_with_the_window(network, corpus, tmp_path):
+def test_the_hash_of_the_content_changes_with_a_token_and_with_the_window(engine, network, tokenizer, corpus, tmp_path):
     changed = documents()
     changed["PMC33"][5] ^= 1
     other = save_corpus(tmp_path / "other", changed)
     hashes = {
-        held_out_loss(network, corpus, 32, 4).content_hash,
-        held_out_loss(network, other, 32, 4).content_hash,
-        held_out_loss(network, corpus, 16, 4).content_hash,
-        held_out_loss(network, corpus, 32, 4, max_articles=5).content_hash,
+        held_out_loss(engine, corpus, 32).content_hash,
+        held_out_loss(engine, other, 32).content_hash,
+        held_out_loss(engine, corpus, 16).content_hash,
+        held_out_loss(engine, corpus, 32, max_articles=5).content_hash,
     }
     assert len(hashes) == 4
-    assert held_out_loss(network, corpus, 32, 1).content_hash in hashes
+    assert held_out_loss(Builtin(network, tokenizer, 1), corpus, 32).content_hash in hashes
 
 
-def test_an_empty_validation_split_is_refused_with_what_to_do(network, tmp_path):
+def test_an_empty_validation_split_is_refused_with_what_to_do(engine, tmp_path):
     with pytest.raises(InputError, match=r"no validation articles.*raise the validation fraction"):
-        held_out_loss(network, save_corpus(tmp_path, {}), 32, 4)
+        held_out_loss(engine, save_corpus(tmp_path, {}), 32)
 
 
-def test_a_single_validation_article_is_refused(network, tmp_path):
+def test_a_single_validation_article_is_refused(engine, tmp_path):
     with pytest.raises(InputError, match="1 usable articles"):
-        held_out_loss(network, save_corpus(tmp_path, {"PMC1": [5, 6, 7], "PMC2": [9]}), 32, 4)
+        held_out_loss(engine, save_corpus(tmp_path, {"PMC1": [5, 6, 7], "PMC2": [9]}), 32)
 
 
-def test_a_corpus_of_another_tokenizer_is_refused_by_the_article(network, tmp_path):
+def test_a_corpus_of_another_tokenizer_is_refused_by_the_article(engine, tmp_path):
     corpus = save_corpus(tmp_path, {"PMC1": [5, 6, 7], "PMC2": [9, 320, 8]})
     with pytest.raises(InputError, match=r"Article PMC2 .* has token 320 but the model has only 320"):
-        held_out_loss(network, corpus, 32, 4)
+        held_out_loss(engine, corpus, 32)
 
 
-def test_a_window_longer_than_the_models_positions_is_refused(network, corpus):
+def test_a_window_longer_than_the_models_positions_is_refused(engine, corpus):
     with pytest.raises(InputError, match="context_length is 1024 but the model has 512 positions"):
-        held_out_loss(network, corpus, 1024, 4)
+        held_out_loss(engine, corpus, 1024)
 
 
-def test_an_altered_token_shard_is_refused(network, corpus, tmp_path):
+def test_an_altered_token_shard_is_refused(engine, corpus, tmp_path):
     path = tmp_path / "corpus" / "validation-00000.bin"
     path.write_bytes(path.read_bytes()[:-2] + b"\x07\x00")
     with pytest.raises(InputError, match=r"validation-00000\.bin is not the file that its manifest names"):
-        held_out_loss(network, corpus, 32, 4)
+        held_out_loss(engine, corpus, 32)
 
 
-def test_broken_weights_are_named_by_the_article_they_fail_on(network, corpus):
+def test_broken_weights_are_named_by_the_article_they_fail_on(network, tokenizer, corpus):
     broken = type(network)(network.config)
     torch.nn.init.constant_(broken.lm_head.weight, float("nan"))
     with pytest.raises(PipelineError, match="loss on article PMC2 is nan"):
-        held_out_loss(broken.eval(), corpus, 32, 4)
+        held_out_loss(Builtin(broken.eval(), tokenizer, 128), corpus, 32)
 
 
 def test_an_evaluation_keeps_every_question_and_its_totals_follow_from_them(model, benchmarks, corpus, tmp_path):
@@ -148,8 +159,8 @@ def test_finished_results_are_taken_without_loading_the_model(model, benchmarks,
     def refuse(*_):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(module, "loaded_model", refuse)
-    again = evaluate("base", model, benchmarks, corpus, SETTINGS.model_copy(update={"batch_size": 1}), root)
+    monkeypatch.setattr(module, "open_engine", refuse)
+    again = evaluate("base", model, benchmarks, corpus, SETTINGS.model_copy(update={"batch_tokens": 1}), root)
     assert (again.totals, again.shards, again.fingerprint) == (first.totals, first.shards, first.fingerprint)
 
 
@@ -209,6 +220,10 @@ def test_a_folder_that_is_no_model_is_named(model, benchmarks, corpus, tmp_path)
         {"benchmarks": ["medqa", "medqa"]},
         {"benchmarks": ["x"]},
         {"device": "tpu"},
+        {"num_fewshot": 33},
+        {"num_fewshot": {"medqa": -1}},
+        {"num_fewshot": {"mmlu_anatomy": 5}},
+        {"format": "poem"},
         {"z": 1},
     ],
 )
@@ -219,3 +234,80 @@ def test_settings_out_of_bounds_are_refused(wrong):
 
 def test_settings_come_back_from_kfp_where_none_is_a_word():
     assert EvaluateSettings(limit="none", perplexity_articles="none").perplexity_articles is None
+
+
+def test_the_loss_per_byte_counts_the_text_of_the_predicted_tokens(engine, tokenizer, tmp_path):
+    texts = ["the heart pumps blood to the lungs, β-blockers help", "fever and pain\nare treated at home 🙂"]
+    ids = {f"PMC{i}": tokenizer(text, add_special_tokens=False).input_ids for i, text in enumerate(texts)}
+    loss = held_out_loss(engine, save_corpus(tmp_path, ids), context_length=512)
+    for article, text in zip(loss.articles, texts, strict=True):
+        first = len(tokenizer.decode(ids[article.id][0]).encode())
+        assert article.bytes == len(text.encode()) - first
+    windows = held_out_loss(engine, save_corpus(tmp_path / "windows", ids), context_length=4)
+    assert sum(a.bytes for a in windows.articles) < sum(a.bytes for a in loss.articles)
+
+
+def test_perplexity_per_byte_and_bits_per_byte_follow_from_the_articles(model, benchmarks, corpus, tmp_path):
+    manifest = evaluate("base", model, benchmarks, corpus, SETTINGS, f"file://{tmp_path}/out")
+    losses = [json.loads(line) for line in storage.read(manifest.extra["perplexity_uri"]).splitlines()]
+    rate = sum(row["nll"] for row in losses) / sum(row["bytes"] for row in losses)
+    totals = manifest.totals
+    assert totals["perplexity_per_byte"] == pytest.approx(math.exp(rate))
+    assert totals["bits_per_byte"] == pytest.approx(rate / math.log(2))
+    assert totals["perplexity_per_byte_low"] < totals["perplexity_per_byte"] < totals["perplexity_per_byte_high"]
+    assert totals["perplexity_bytes"] == sum(row["bytes"] for row in losses)
+
+
+def test_windows_that_do_not_fit_into_memory_are_halved_and_counted(model, benchmarks, corpus, tmp_path, monkeypatch):
+    from components.evaluate import engine as engine_module
+
+    root = f"file://{tmp_path}"
+    wide = SETTINGS.model_copy(update={"batch_tokens": 10_000})
+    plain = evaluate("base", model, benchmarks, corpus, wide, f"{root}/plain")
+    original = engine_module.window_losses
+
+    def narrow(network, windows):
+        if len(windows) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(network, windows)
+
+    monkeypatch.setattr(engine_module, "window_losses", narrow)
+    halved = evaluate("base", model, benchmarks, corpus, wide, f"{root}/halved")
+    assert plain.totals["perplexity_halved_batches"] == 0 < halved.totals["perplexity_halved_batches"]
+    assert halved.totals["perplexity"] == pytest.approx(plain.totals["perplexity"])
+
+
+def test_each_benchmark_may_have_its_own_number_of_examples(model, corpus, tmp_path):
+    files = {f"medqa-{split}": questions("medqa", 6) for split in ("test", "train")}
+    manifest = save_benchmarks(tmp_path / "benchmarks", files | {"medmcqa-test": questions("medmcqa", 6)})
+    root, both = f"file://{tmp_path}/out", ["medmcqa", "medqa"]
+    settings = SETTINGS.model_copy(update={"benchmarks": both, "num_fewshot": {"medqa": 2}})
+    few = evaluate("base", model, manifest, corpus, settings, root)
+    zero = evaluate("base", model, manifest, corpus, SETTINGS.model_copy(update={"benchmarks": both}), root)
+    assert few.extra["num_fewshot"] == {"medmcqa": 0, "medqa": 2}
+    assert few.extra["prompt_hashes"]["medqa"] != zero.extra["prompt_hashes"]["medqa"]
+    assert few.extra["prompt_hashes"]["medmcqa"] == zero.extra["prompt_hashes"]["medmcqa"]
+    assert few.extra["question_hashes"] == zero.extra["question_hashes"]
+    shared = evaluate("base", model, manifest, corpus, settings.model_copy(update={"common_examples": True}), root)
+    assert shared.extra["prompt_hashes"]["medqa"] != few.extra["prompt_hashes"]["medqa"]
+
+
+def test_a_suite_stands_for_its_benchmarks():
+    settings = EvaluateSettings(benchmarks=["medqa", "multimedqa"], num_fewshot={"mmlu_anatomy": 5})
+    assert settings.benchmarks[:3] == ["medqa", "pubmedqa", "medmcqa"]
+    assert len(settings.benchmarks) == 9
+    assert (settings.shots("mmlu_anatomy"), settings.shots("medqa")) == (5, 0)
+    assert EvaluateSettings(**json.loads(settings.model_dump_json())) == settings
+
+
+def test_every_benchmark_of_the_settings_is_in_the_catalogue():
+    from typing import get_args
+
+    from components.evaluate.catalogue import BENCHMARKS, SUITES
+    from components.evaluate.formats import FORMATS
+    from components.evaluate.settings import BenchmarkName, PromptFormat, SuiteName
+
+    assert set(get_args(BenchmarkName)) == BENCHMARKS.keys()
+    assert set(get_args(SuiteName)) == SUITES.keys()
+    assert {name for names in SUITES.values() for name in names} <= BENCHMARKS.keys()
+    assert set(get_args(PromptFormat)) == FORMATS.keys()

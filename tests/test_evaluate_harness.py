@@ -21,7 +21,7 @@ from components.common.manifest import Manifest
 from components.common.questions import Question, majority_baseline, read_questions
 from components.evaluate.harness import answer_questions
 from components.evaluate.scorer import Scorer
-from components.evaluate.tasks import build_task
+from components.evaluate.tasks import Shots, build_task
 from tests.evaluate_helpers import questions, save_benchmarks, save_model
 
 BENCHMARKS = ["pubmedqa", "medmcqa", "medqa"]
@@ -152,7 +152,7 @@ def test_long_prompts_lose_their_start_exactly_as_in_lm_eval_and_are_counted(net
     for mine, other in zip(ours, theirs, strict=True):
         expected = [response[0] for response in other["filtered_resps"]]
         assert list(mine.loglikelihoods.values()) == pytest.approx(expected, abs=2e-4)
-    assert scorer.truncated == 18
+    assert len(scorer.truncated) == 18
 
 
 def test_a_model_whose_head_scales_logits_goes_through_lm_evals_backend(network, monkeypatch):
@@ -184,7 +184,7 @@ def test_few_shot_prompts_show_solved_training_questions_and_repeat_with_the_see
     solved = [q.model_copy(update={"question": f"Example {i}?"}) for i, q in enumerate(examples)]
 
     def prompts(seed: int) -> list[str]:
-        task = build_task("medqa", asked, solved, num_fewshot=2, seed=seed)
+        task = build_task("medqa", asked, solved, Shots(2, seed=seed))
         task.build_all_requests()
         return [instance.args[0] for instance in task.instances]
 
@@ -197,9 +197,49 @@ def test_few_shot_prompts_show_solved_training_questions_and_repeat_with_the_see
     assert prompts(1) == prompts(1) != prompts(2)
 
 
+def test_common_examples_are_the_same_before_every_question_and_repeat_with_the_seed():
+    asked = parsed("medqa", 4)
+    solved = [q.model_copy(update={"question": f"Example {i}?"}) for i, q in enumerate(parsed("medqa", 9))]
+
+    def shown(shots: Shots) -> list[str]:
+        task = build_task("medqa", asked, solved, shots)
+        task.build_all_requests()
+        return [i.args[0].rpartition("Question: ")[0] for i in task.instances]
+
+    assert len(set(shown(Shots(3, common=True)))) == 1
+    assert len(set(shown(Shots(3)))) > 1
+    assert shown(Shots(3, common=True)) == shown(Shots(3, common=True)) != shown(Shots(3, common=True, seed=1))
+
+
+def test_mmlu_is_asked_as_lm_eval_asks_it_with_the_examples_of_its_dev_set_in_their_order():
+    asked = parsed("medqa", 2)
+    solved = [q.model_copy(update={"question": f"Example {i}?"}) for i, q in enumerate(parsed("medqa", 5))]
+    for shots in (Shots(5), Shots(5, common=True, seed=3)):
+        task = build_task("mmlu_anatomy", asked, solved, shots)
+        task.build_all_requests()
+        assert {instance.args[0].partition("Example")[0] for instance in task.instances} == {
+            "The following are multiple choice questions (with answers) about anatomy.\n\n"
+        }
+        for instance in task.instances:
+            assert [text[:1] for text in instance.args[0].split("Example ")[1:]] == ["0", "1", "2", "3", "4"]
+            assert instance.args[0].endswith("D. rest & fluids\nAnswer:")
+    assert [instance.args[1] for instance in task.instances[:4]] == [" A", " B", " C", " D"]
+
+
+def test_markup_in_a_question_is_asked_word_for_word_and_changes_nothing_else(scorer):
+    text = 'Is <script>alert("1")</script> **bold** &amp; {{question}} {% raw %} safe?\u2028Yes'
+    asked = [q.model_copy(update={"question": text}) for q in parsed("medqa", 1)]
+    for benchmark in ("medqa", "mmlu_anatomy"):
+        task = build_task(benchmark, asked)
+        task.build_all_requests()
+        assert text in task.instances[0].args[0]
+        (answer,) = answer_questions(scorer, benchmark, asked)
+        assert type(answer).model_validate_json(answer.model_dump_json()) == answer
+
+
 def test_more_examples_than_training_questions_are_refused():
     with pytest.raises(InputError, match="num_fewshot is 3 but medqa has 2"):
-        build_task("medqa", parsed("medqa", 3), parsed("medqa", 2), num_fewshot=3)
+        build_task("medqa", parsed("medqa", 3), parsed("medqa", 2), Shots(3))
 
 
 def test_nothing_is_fetched_from_the_network(scorer, monkeypatch):

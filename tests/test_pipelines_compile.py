@@ -4,6 +4,7 @@ import getpass
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,7 +32,7 @@ def test_every_recipe_compiles_to_what_kfp_loads_again(name: str, tmp_path: Path
     loaded = components.load_component_from_file(str(path))
     assert loaded.name == "pmc-llama"
     inputs = loaded.component_spec.inputs
-    assert set(inputs) == {"recipe", "download", "preprocess", "train", "evaluate", "register"}
+    assert set(inputs) >= {"recipe", "download", "preprocess", "train", "evaluate", "register", "default_memory"}
     assert inputs["train"].default["epochs"] == load_recipe(name).train.epochs
 
 
@@ -54,13 +55,52 @@ def test_every_step_has_a_name_a_person_understands(tmp_path: Path) -> None:
     assert all(" " in name or name in {"PMC-LLaMA", "Tokenise"} for name in names)
 
 
+def _loops(name: str, settings: tuple[str, ...], folder: Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The pipeline's parameters, and the tasks in each of its loops."""
+    document = next(yaml.safe_load_all(compile_pipeline(load_recipe(name, settings), folder / "p.yaml").read_text()))
+    dags = {key: part["dag"] for key, part in document["components"].items() if "dag" in part}
+    titles = {
+        task["componentRef"]["name"]: task["taskInfo"]["name"]
+        for dag in dags.values()
+        for task in dag["tasks"].values()
+    }
+    tasks = {titles[key]: sorted(dag["tasks"]) for key, dag in dags.items() if key.startswith("comp-for-loop")}
+    return document["root"]["inputDefinitions"]["parameters"], tasks
+
+
+def test_the_fine_tuning_runs_are_a_list_that_can_be_changed_when_a_run_starts(tmp_path: Path) -> None:
+    parameters, loops = _loops("paper", (), tmp_path)
+    assert [run["name"] for run in parameters["finetune"]["defaultValue"]] == ["in-domain", "out-of-domain"]
+    assert loops["Fine-tune and compare"] == [
+        "evaluate-model-4",
+        "evaluate-model-5",
+        "finetune-model",
+        "finetune-model-2",
+    ]
+    assert "instruct" not in parameters and "Follow instructions" not in loops
+
+
+def test_a_recipe_without_fine_tuning_has_neither_its_boxes_nor_its_parameters(tmp_path: Path) -> None:
+    parameters, loops = _loops("paper", ("finetune=null",), tmp_path)
+    assert set(loops) == {"Articles to text", "Text to tokens"}
+    assert not {"finetune", "instruct", "finetune_cpu"} & set(parameters)
+
+
+def test_learning_to_follow_instructions_is_of_the_candidate_alone(tmp_path: Path) -> None:
+    settings = ("finetune.talk={objective: instruct}", "finetune.questions=null")
+    parameters, loops = _loops("tiny", settings, tmp_path)
+    assert loops["Follow instructions"] == ["evaluate-model-4", "finetune-model"]
+    assert "Fine-tune and compare" not in loops and "finetune" not in parameters
+
+
 def test_no_step_installs_anything_when_it_starts(tmp_path: Path) -> None:
     assert "pip install" not in compile_pipeline(load_recipe("tiny"), tmp_path / "p.yaml").read_text()
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "cached"),
-    [("tiny", (), True), ("paper", (), False), ("paper", ("download.version=2026-11-20",), True)],
+    # Whoever starts the compiled pipeline may choose another source than the recipe's.
+    [("tiny", (), False), ("paper", (), False), ("paper", ("download.version=2026-11-20",), True)],
 )
 def test_the_plan_is_cached_only_where_the_state_of_the_source_is_known(
     name: str, settings: tuple[str, ...], cached: bool, tmp_path: Path

@@ -26,6 +26,47 @@ def test_the_paper_recipe_holds_every_published_number() -> None:
     assert (train.mask_padding, train.padding_token_id) == (False, 2)
 
 
+def test_the_paper_recipe_fine_tunes_as_the_authors_do() -> None:
+    recipe = load_recipe("paper")
+    assert {name: sorted(run.tasks) for name, run in recipe.finetune.items()} == {
+        "in-domain": ["medqa"],
+        "out-of-domain": ["medmcqa", "pubmedqa"],
+    }
+    for run in recipe.finetune.values():
+        assert (run.context_length, run.global_batch_size, run.epochs, run.learning_rate) == (2048, 128, 3, 2e-5)
+        assert (run.method, run.loss_on, run.packed, run.precision) == ("full", "all", True, "bf16")
+        assert (run.launcher, run.cluster) == (recipe.train.launcher, recipe.train.cluster)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "epochs"),
+    [
+        (["finetune.in-domain.epochs=1"], {"in-domain": 1, "out-of-domain": 3}),
+        (["finetune.in-domain=null"], {"out-of-domain": 3}),
+        (["finetune.more={tasks: [medqa], fraction: 0.1}", "finetune.more.epochs=2"], {"more": 2}),
+        (["finetune={}"], {}),
+        (["finetune=null"], {}),
+    ],
+)
+def test_a_fine_tuning_run_is_changed_added_or_left_out(overrides: list[str], epochs: dict[str, int]) -> None:
+    runs = load_recipe("paper", overrides).finetune
+    assert {name: run.epochs for name, run in runs.items()}.items() >= epochs.items()
+    assert bool(runs) == bool(epochs) and ("in-domain" in runs) == ("in-domain" in epochs or "more" in epochs)
+
+
+def test_what_two_sections_of_a_file_share_is_changed_in_one_alone() -> None:
+    recipe = load_recipe("paper", ["finetune.in-domain.cluster.nodes=2"])
+    nodes = [each.cluster.nodes for each in (recipe.train, *recipe.finetune.values())]
+    assert nodes == [1, 2, 1]
+
+
+def test_the_pipeline_gets_the_fine_tuning_runs_as_lists_by_objective() -> None:
+    arguments = load_recipe("tiny", ["finetune.talk={objective: instruct}"]).arguments()
+    assert [run["name"] for run in arguments["finetune"]] == ["questions"]
+    assert [run["name"] for run in arguments["instruct"]] == ["talk"]
+    assert not {"finetune", "instruct"} & set(load_recipe("tiny", ["finetune={}"]).arguments())
+
+
 def test_the_bundled_recipes_are_valid_and_described() -> None:
     assert recipe_names() == ["paper", "tiny"]
     assert all(load_recipe(name).description for name in recipe_names())
@@ -61,6 +102,11 @@ def test_a_nested_setting_and_a_list_can_be_set() -> None:
         ("download.source=pubmed", r"download\.source: .*'pmc' or 's2orc', not 'pubmed'"),
         ("train.epochs", "key=value"),
         ("train=3", r"no setting 'train'"),
+        ("finetune.question.epochs=1", r"no fine-tuning run 'question' \(did you mean 'questions'\?\); to add one: "),
+        ("finetune.questions.epoch=1", r"no setting 'finetune\.questions\.epoch' .*'finetune\.questions\.epochs'"),
+        ("finetune.questions.tasks=[usmle]", r"finetune\.questions\.tasks\.0: .*not 'usmle'"),
+        ("finetune.A b={}", r"finetune\.A b\.\[key\]: .*pattern"),
+        ("finetune=3", r"finetune: .*dictionary, not 3"),
     ],
 )
 def test_a_wrong_override_is_refused_by_name(override: str, message: str) -> None:
@@ -98,7 +144,9 @@ def test_every_setting_has_a_meaning() -> None:
     from pipelines.recipe import describe_settings
 
     assert [key for key, _, meaning in describe_settings() if not meaning] == []
-    assert "preprocess.tokenize.validation_fraction" in setting_keys()
+    assert {"preprocess.tokenize.validation_fraction", "finetune.<name>.epochs"} <= set(setting_keys())
+    told = [key for key, _, _ in describe_settings()]
+    assert len(told) == len(set(told)) and "finetune.<name>.cluster.*" in told
 
 
 def test_a_date_is_text_where_text_is_wanted_and_a_date_where_a_date_is() -> None:

@@ -135,6 +135,7 @@ def test_placement_and_names_of_secrets_are_parameters_and_their_keys_are_not() 
 
 def test_each_pod_learns_its_run_from_its_labels_and_its_image_for_the_lineage(monkeypatch) -> None:
     monkeypatch.setenv("PMC_TRAINER_IMAGE", "registry/trainer@sha256:12")
+    monkeypatch.setenv("KFP_ENDPOINT", "https://me:hidden@kubeflow.example.org/pipeline")
     get_settings.cache_clear()
     compiled.cache_clear()
     spec, platform = compiled("tiny", "steps.evaluate.gpus=1")
@@ -147,16 +148,22 @@ def test_each_pod_learns_its_run_from_its_labels_and_its_image_for_the_lineage(m
     # Training on the spot, and what has a GPU.
     assert {name for name, image in images.items() if "trainer" in image} == {
         "exec-train-model",
-        "exec-evaluate-model",
-        "exec-evaluate-model-2",
+        "exec-finetune-model",
+        "exec-finetune-model-2",
+        *(f"exec-evaluate-model{number}" for number in ("", "-2", "-3", "-4", "-5")),
     }
     environment = {each["name"]: each["value"] for each in container(spec, "exec-train-model")["env"]}
     assert environment["PMC_IMAGE"] == environment["PMC_TRAINER_IMAGE"] == "registry/trainer@sha256:12"
+    assert environment["KFP_UI_URL"].endswith("kubeflow.example.org/pipeline")
+    assert "hidden" not in str(spec)
 
 
 def test_the_step_that_only_launches_the_training_needs_no_trainer_image() -> None:
     spec, _ = compiled("tiny", *LAUNCHED)
-    assert container(spec, "exec-train-model")["image"] == get_settings().image
+    here = get_settings()
+    assert container(spec, "exec-train-model")["image"] == here.image
+    assert container(spec, "exec-finetune-model")["image"] == here.trainer_image != here.image
+    assert container(compiled("paper")[0], "exec-finetune-model")["image"] == here.image
 
 
 def test_retries_wait_longer_each_time_and_have_the_time_that_they_need() -> None:
@@ -186,8 +193,8 @@ def test_no_step_asks_the_cache_for_how_things_are_now() -> None:
         for name, task in tasks(compiled("tiny")[0]).items()
         if "cachingOptions" in task and "dag" not in task
     }
-    assert not any(cached[name] for name in ("run-preflight", "plan-download", "summarise-run"))
-    assert all(cached[name] for name in ("extract-shard", "train-model", "evaluate-model"))
+    assert not any(cached[name] for name in ("run-preflight", "plan-download", "champion-model", "summarise-run"))
+    assert all(cached[name] for name in ("extract-shard", "train-model", "finetune-model", "evaluate-model"))
     without = tasks(compiled("tiny", *LAUNCHED)[0])
     steps = [
         task for task in without.values() if not task["componentRef"]["name"].startswith(("comp-exit", "comp-for"))
@@ -201,7 +208,8 @@ def test_everything_comes_after_the_preflight() -> None:
     assert set(first) == {"plan-download", "download-benchmarks", "download-base-model"}
     free = [n for n, t in found.items() if "dependentTasks" not in t and not n.startswith(("exit-handler", "for-loop"))]
     # Inside the loops, what their iteration is made of.
-    assert set(free) == {"run-preflight", "download-shard", "tokenize-shard"}
+    loops = {"download-shard", "tokenize-shard", "finetune-model", "finetune-model-2"}
+    assert set(free) == {"run-preflight"} | loops
 
 
 def test_a_local_run_has_the_recipes_parameters_alone_and_is_never_retried() -> None:
@@ -217,6 +225,21 @@ def test_the_section_survives_being_written_and_read_again() -> None:
     again = Recipe.model_validate(recipe.model_dump(mode="json", by_alias=True))
     assert all(again.steps.of(step) == recipe.steps.of(step) for step in STEPS)
     assert all(again.steps.own(step) == recipe.steps.own(step) for step in STEPS)
+
+
+@pytest.mark.parametrize(
+    "override", ["steps.default.scratch=32", "train.cluster.cpu=32", "finetune.questions.cluster.cpu=32"]
+)
+def test_a_quantity_may_be_a_plain_number(override: str) -> None:
+    recipe = load_recipe("tiny", [override])
+    quantities = recipe.steps.default.scratch, recipe.train.cluster.cpu, recipe.finetune["questions"].cluster.cpu
+    assert quantities.count("32") == 1
+    # KFP makes 32.0 of the number in its parameters.
+    assert type(recipe.train.cluster)(cpu=32.0, memory="64Gi", shared_memory="1Gi").cpu == "32"
+
+
+def test_a_part_of_the_section_can_be_written_alone() -> None:
+    assert set(load_recipe("tiny", MANY).steps.model_dump(include={"user", "evaluate"})) == {"user", "evaluate"}
 
 
 @pytest.mark.parametrize(

@@ -235,18 +235,18 @@ def test_a_body_can_break_off_fall_short_stall_or_be_wrong(server: FaultServer) 
 
 
 def test_what_comes_too_fast_is_told_to_slow_down(server: FaultServer) -> None:
-    server.limit(50, burst=5)
+    server.limit(2, burst=5)
     statuses = [_get(server, "metadata/PMC12.1.json")[0] for _ in range(12)]
     assert statuses[:5] == [200] * 5
     assert 503 in statuses
-    time.sleep(0.2)
+    time.sleep(0.6)
     assert _get(server, "metadata/PMC12.1.json")[0] == 200
     server.heal()
     assert {_get(server, "metadata/PMC12.1.json")[0] for _ in range(20)} == {200}
 
 
 def test_requests_that_are_open_at_a_time_are_counted(server: FaultServer) -> None:
-    server.fault("json$", "late", seconds=0.3)
+    server.fault("json$", "late", seconds=1)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: _get(server, "metadata/PMC12.1.json"), range(8)))
     assert server.most_concurrent == 8
@@ -263,7 +263,7 @@ def test_the_server_ends_although_a_client_waits_on_it(bucket: PmcBucket) -> Non
         while not server.requests:
             time.sleep(0.01)
         started = time.monotonic()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     waiting.close()
 
 

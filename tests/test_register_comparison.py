@@ -358,6 +358,12 @@ def test_without_a_champion_there_is_nothing_to_evaluate():
     assert load_champion(None, nothing) is None
 
 
+def test_a_champion_that_is_this_runs_model_itself_is_as_good_as_none(tmp_path):
+    version = holder(tmp_path)
+    assert champion_model(version, "x").fingerprint == champion_model(None).fingerprint
+    assert champion_model(version, "y").fingerprint == "x"
+
+
 def test_a_champion_whose_weights_are_gone_is_an_obstacle(tmp_path):
     own = write_evaluation(tmp_path, "x", 2.8, {"medqa": 45})
     version = holder(tmp_path, evaluation_uri=own.extra["manifest_uri"])

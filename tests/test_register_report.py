@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def compared(base: Evaluation = BASE, candidate: Evaluation = BETTER, **more: An
     return compare(known, decide(known, SETTINGS), SETTINGS)
 
 
+@cache
+def usual() -> Comparison:
+    return compared()
+
+
 def full() -> Evidence:
     """With a champion, a pair of fine-tuned models, and questions that the corpus holds."""
     return evidence(
@@ -102,7 +108,7 @@ def page(comparison: Comparison, **fields: Any) -> str:
 
 def words(text: str) -> str:
     """What a reader sees, in one line."""
-    tree = html.fromstring(text)
+    tree = html.fromstring(text.replace("</td>", " </td>"))
     for element in tree.xpath("//style | //script"):
         element.drop_tree()
     return " ".join(tree.text_content().split())
@@ -139,11 +145,11 @@ def test_every_number_of_the_comparison_is_in_its_table() -> None:
 
 
 def test_published_numbers_are_marked_and_stay_apart_from_measured_ones() -> None:
-    tree = html.fromstring(page(compared()))
+    tree = html.fromstring(page(usual()))
     rows = {tuple(row.xpath("td[1]/text() | td[2]/text()")): row for row in tree.xpath("//tr[td/span[@class='tag']]")}
     published = rows[("PMC-LLaMA-7B", "full fine-tuning")]
     assert published.get("class") == "quoted"
-    assert "69.5%" in published.text_content()
+    assert "69.53%" in published.text_content()
     assert "published" in published.text_content()
     assert "measured" in rows[("candidate", "as is")].text_content()
     assert "arXiv 2304.14454" in tree.text_content()
@@ -186,24 +192,25 @@ def test_training_is_shown_over_the_tokens_learned_from(tmp_path: Path) -> None:
     assert len(found.loss) < 500
     assert [x for x, _ in found.perplexity] == [2500, 5000, 7500, 10_000]
     assert found.perplexity[0][1] == pytest.approx(12.18, abs=0.01)
-    text = page(compared(), model=trained)
+    text = page(usual(), model=trained)
     assert "1,000 steps; 1 were left out" in words(text)
     assert text.count("<h3>Loss</h3>") == text.count("<h3>Held-out perplexity</h3>") == 1
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "cannot be read"), ("no json\n", "cannot be read"), ('{"step": 1}\n', "cannot be read")],
-)
-def test_a_record_of_training_that_cannot_be_read_is_said_and_costs_no_report(
-    tmp_path: Path, content: str | None, said: str
-) -> None:
+@pytest.mark.parametrize("content", [None, "no json\n", '{"step": 1}\n', "[1]\n"])
+def test_a_record_of_training_that_cannot_be_read_is_said(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "losses.jsonl").write_text(content)
     uri = (tmp_path / "losses.jsonl").as_uri()
-    assert uri in (shown := words(page(compared(), model=model(extra={"losses_uri": uri}))))
-    assert said in shown
-    assert "without a record" in words(page(compared()))
+    found = curves(model(extra={"losses_uri": uri}))
+    assert found.obstacle.startswith(f"The record of the training, {uri}, cannot be read: ")
+    assert not found.loss
+
+
+def test_a_missing_record_of_training_costs_no_report(tmp_path: Path) -> None:
+    uri = (tmp_path / "losses.jsonl").as_uri()
+    assert f"{uri}, cannot be read" in words(page(usual(), model=model(extra={"losses_uri": uri})))
+    assert "came without a record of its training" in words(page(usual()))
 
 
 def test_cost_is_hours_times_price() -> None:
@@ -211,14 +218,14 @@ def test_cost_is_hours_times_price() -> None:
     found = cost(dear, SETTINGS.card)
     assert found.footprint.device_hours == pytest.approx(8)
     assert found.price == pytest.approx(20)
-    shown = words(page(compared(), model=dear))
-    assert "Price 20.00 at 2.5 a device hour" in shown
-    assert "Tokens a second 1,000 250 a device" in shown
-    assert "Nobody measured the time" in words(page(compared(), model=model(totals={})))
+    shown = words(page(usual(), model=dear))
+    assert "Priceat 2.5 a device hour 20.00" in shown
+    assert "Tokens a second250 a device 1,000" in shown
+    assert "Nobody measured the time" in words(page(usual(), model=model(totals={})))
 
 
 def test_calibration_and_confusion_are_shown_where_there_are_any() -> None:
-    comparison = compared()
+    comparison = usual()
     shown = words(page(comparison))
     calibration = next(each.benchmarks["medqa"].calibration for each in comparison.models if each.role == "candidate")
     assert f"Candidate: ECE {calibration.ece:.3f}, Brier {calibration.brier:.3f}." in shown
@@ -258,7 +265,7 @@ def test_a_question_shows_who_answered_what() -> None:
         change(1, coverage=0.85, overlaps=True, flagged=True),
         change(3, predictions={"base": "B", "candidate": ""}),
     ]
-    tree = html.fromstring(page(compared().model_copy(update={"questions": asked})))
+    tree = html.fromstring(page(usual().model_copy(update={"questions": asked})))
     first, second = tree.xpath("//details[contains(@class, 'q ')]")
     assert first.get("class").split() == ["q", "won-base", "held"]
     assert [" ".join(each.text_content().split()) for each in first.xpath(".//li")] == [
@@ -271,7 +278,7 @@ def test_a_question_shows_who_answered_what() -> None:
 
 def test_questions_without_texts_are_shown_by_their_ids() -> None:
     asked = [change(1, text="", options={})]
-    tree = html.fromstring(page(compared().model_copy(update={"questions": asked})))
+    tree = html.fromstring(page(usual().model_copy(update={"questions": asked})))
     (question,) = tree.xpath("//details[contains(@class, 'q ')]")
     assert "q1" in question.xpath("string(summary)")
     assert len(question.xpath(".//li")) == 2
@@ -280,18 +287,20 @@ def test_questions_without_texts_are_shown_by_their_ids() -> None:
 def test_a_page_stays_below_3_mb_and_says_what_was_cut() -> None:
     long = "A patient <with> pain & fever. " * 40
     asked = [change(i, "medqa" if i % 4 else "pubmedqa", text=f"{i}: {long}") for i in range(6000)]
-    text = page(compared().model_copy(update={"questions": asked}))
+    text = page(usual().model_copy(update={"questions": asked}))
     assert 2_000_000 < len(text.encode()) < 3_000_000
     tree = html.fromstring(text)
     on_page = len(tree.xpath("//details[contains(@class, 'q ')]"))
     assert f"This page carries {on_page:,} of 6,000, the first ones of each benchmark and outcome" in words(text)
     assert f"all of them are in {URI}" in words(text)
-    for group, outcome, all_of_them in ((1, "won", 3000), (1, "lost", 1500), (2, "won", 1000), (2, "lost", 500)):
-        kept = tree.xpath(f"(//details[@class='group'])[{group}]//details[contains(@class, '{outcome}-base')]")
-        if group == 1:
-            kept_of_pubmedqa = kept
-        assert len(kept) == pytest.approx(on_page * all_of_them / 6000, rel=0.51)
-    assert kept_of_pubmedqa
+    for group, outcome, of_all in (
+        ("MedQA-USMLE", "won", 3000),
+        ("MedQA-USMLE", "lost", 1500),
+        ("PubMedQA", "won", 1000),
+    ):
+        (found,) = tree.xpath(f"//details[@class='group'][starts-with(summary, '{group}')]")
+        kept = found.xpath(f".//details[contains(@class, '{outcome}-base')]")
+        assert len(kept) == pytest.approx(on_page * of_all / 6000, rel=0.02)
 
 
 def test_what_is_kept_of_each_kind_is_its_beginning() -> None:
@@ -335,7 +344,7 @@ def test_nothing_that_stands_in_it_can_do_harm() -> None:
 
 
 def test_its_policy_forbids_everything_but_its_own_script() -> None:
-    text = page(compared())
+    text = page(usual())
     (policy,) = html.document_fromstring(text).xpath("//meta[@http-equiv='Content-Security-Policy']/@content")
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -353,7 +362,7 @@ def test_its_policy_forbids_everything_but_its_own_script() -> None:
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
 def test_a_browser_runs_its_search_under_its_own_policy(tmp_path: Path) -> None:
-    text = page(compared().model_copy(update={"questions": [change(i) for i in range(50)]}))
+    text = page(usual().model_copy(update={"questions": [change(i) for i in range(50)]}))
     assert '<label id="search-label" hidden>' in text
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     folder = f"--user-data-dir={tmp_path / 'profile'}"
@@ -373,11 +382,11 @@ def test_it_says_what_is_not_known() -> None:
 
 
 def test_pages_of_the_same_comparison_are_the_same() -> None:
-    assert page(compared()) == page(compared())
+    assert page(usual()) == page(usual())
 
 
 def test_the_run_table_and_kfp_get_flat_numbers() -> None:
-    comparison = compared()
+    comparison = usual()
     found = numbers(comparison)
     assert found["medqa_base"] == 0.4
     assert found["medqa_candidate"] == 0.52

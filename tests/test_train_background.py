@@ -179,5 +179,5 @@ def test_closing_leaves_no_thread(shelf: Shelf, start: Callable[..., BackgroundF
     since = time.monotonic()
     fetching.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch-")]
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < PATIENCE / 2
     shelf.check()  # an end is no failure

@@ -225,9 +225,9 @@ def test_the_newest_are_kept_and_those_of_epochs_if_asked(tmp_path: Path, layout
 def test_a_checkpoint_is_due_by_steps_and_by_minutes(tmp_path: Path, layout: Layout) -> None:
     by_steps = opened(tmp_path, layout, checkpoint_every_steps=3)
     assert [step for step in range(1, 10) if by_steps.due(step)] == [3, 6, 9]
-    by_minutes = opened(tmp_path, layout, checkpoint_every_steps=None, checkpoint_minutes=0.1 / 60)
+    by_minutes = opened(tmp_path, layout, checkpoint_every_steps=None, checkpoint_minutes=1)
     assert not by_minutes.due(1)
-    time.sleep(0.11)
+    by_minutes._last_save -= 60
     assert by_minutes.due(2)
 
 
@@ -253,7 +253,7 @@ def test_none_is_due_while_one_is_under_way_and_its_cost_is_told(
         assert not any(checkpoints.due(step) for step in (2, 3, 4, 6))
         assert caplog.text.count("No checkpoint after step") == 1
         assert "No checkpoint after step 2: that of step 2 is still being stored" in caplog.text
-        assert 0 < checkpoints.last_stall_seconds < 1
+        assert 0 < checkpoints.last_stall_seconds < 10
         assert checkpoints.commits() == []
         time.sleep(0.3)
         allowed.set()
@@ -261,7 +261,7 @@ def test_none_is_due_while_one_is_under_way_and_its_cost_is_told(
         assert checkpoints.due(8)
         (commit,) = checkpoints.commits()
         assert commit.step == 2
-        assert 0.3 < commit.seconds < 5
+        assert 0.3 < commit.seconds < 30
         assert commit.bytes == sum(path.stat().st_size for path in tmp_path.rglob("*[ln]") if path.is_file())
         assert checkpoints.commits() == []
 
@@ -309,9 +309,8 @@ held.release()
 
 @pytest.fixture
 def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signs of life every 0.1 s."""
+    """Signs of life every 0.1 s; a minute without one is death, so that no busy machine is taken for a dead one."""
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1.0)
     monkeypatch.setattr(lease, "_LOOK_SECONDS", 0.15)
 
 
@@ -332,10 +331,9 @@ def test_a_second_run_is_refused_by_name_and_takes_the_place_of_a_killed_one_at_
         other.kill()
         other.communicate()
     assert (tmp_path / "OWNER").exists()
-    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 60.0)
     started = time.monotonic()
     with opened(tmp_path, layout):
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < lease.EXPIRY_SECONDS / 2
     assert not (tmp_path / "OWNER").exists()
 
 
@@ -348,11 +346,14 @@ def claim_elsewhere(folder: Path, run_id: str = "") -> Holder:
 
 
 @pytest.mark.usefixtures("quick_lease")
-def test_a_holder_on_another_machine_is_dead_when_it_gives_no_sign_of_life(tmp_path: Path, layout: Layout) -> None:
+def test_a_holder_on_another_machine_is_dead_when_it_gives_no_sign_of_life(
+    tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1.0)
     claim_elsewhere(tmp_path)
     started = time.monotonic()
     with opened(tmp_path, layout):
-        assert 1 <= time.monotonic() - started < 3
+        assert time.monotonic() - started >= 1
 
 
 def test_the_same_pipeline_run_takes_its_place_back_at_once(
@@ -363,7 +364,7 @@ def test_the_same_pipeline_run_takes_its_place_back_at_once(
     claim_elsewhere(tmp_path, run_id="run-7")
     started = time.monotonic()
     with opened(tmp_path, layout):
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < lease.EXPIRY_SECONDS / 2
 
 
 @pytest.mark.usefixtures("quick_lease")
@@ -386,7 +387,7 @@ def test_a_run_whose_place_was_taken_stops_and_commits_nothing(
 def test_the_loop_is_told_that_the_place_was_taken(tmp_path: Path, layout: Layout) -> None:
     with pytest.raises(StorageError, match="taken over"), opened(tmp_path, layout) as checkpoints:
         claim_elsewhere(tmp_path)
-        for step in range(1, 200):
+        for step in range(1, 2000):
             checkpoints.due(step)
             time.sleep(0.02)
 

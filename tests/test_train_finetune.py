@@ -8,12 +8,14 @@ import pytest
 from finetune_helpers import sample_benchmarks, sample_model, tiny_finetune
 from kfp import dsl
 from pydantic import ValidationError
+from train_helpers import train_here
 
 from components.common import storage
 from components.common.errors import InputError
 from components.common.manifest import Manifest
 from components.common.section import without_nulls
 from components.common.settings import get_settings
+from components.train import finetune as finetune_stage
 from components.train.component import finetune_model
 from components.train.finetune import finetune
 from components.train.settings import FinetuneSettings
@@ -93,8 +95,8 @@ def through_kfp(
     get_settings.cache_clear()
     model = dsl.Model(name="model", uri=str(folder / "model"))
     finetune_model.python_func(
-        name="base on medqa",
-        finetune=without_nulls(settings.model_dump(mode="json")),
+        role="base",
+        finetune={"name": "on-medqa", **without_nulls(settings.model_dump(mode="json"))},
         base_model=dsl.Model(name="base_model", uri=str(folder / "base")),
         benchmarks=dsl.Dataset(name="benchmarks", uri=str(folder / "benchmarks")),
         model=model,
@@ -127,6 +129,13 @@ def test_full_fine_tuning_lowers_the_loss_and_is_not_repeated(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == written
 
 
+@pytest.fixture
+def in_this_process(layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train without the start of another process, which the test above has."""
+    monkeypatch.setattr(finetune_stage, "launch", lambda job: train_here(job, layout))
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_lora_leaves_an_adapter_that_plain_peft_loads_and_a_merged_model_equal_to_it(
     base: Manifest, benchmarks: Manifest, tmp_path: Path
 ) -> None:
@@ -152,6 +161,7 @@ def test_lora_leaves_an_adapter_that_plain_peft_loads_and_a_merged_model_equal_t
         assert not torch.allclose(load(base.extra["model_uri"])(tokens).logits, expected, atol=1e-3)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_an_unmerged_adapter_on_padded_answers_of_few_questions_has_no_model_and_names_its_base(
     base: Manifest, benchmarks: Manifest, tmp_path: Path
 ) -> None:

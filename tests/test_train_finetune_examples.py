@@ -1,4 +1,4 @@
-"""Questions to text, which of them are taken, and the shard of tokens."""
+"""Which questions are taken, and the shard of tokens."""
 
 import itertools
 import re
@@ -12,11 +12,11 @@ from tokenizers import Tokenizer
 from components.common import storage
 from components.common.errors import InputError
 from components.common.manifest import Manifest, Shard
-from components.common.questions import Question, read_questions
+from components.common.prompts import authors_example
+from components.common.questions import read_questions
 from components.download.sample import TOKENIZER_DIR
 from components.train.finetuning.examples import write_examples
-from components.train.finetuning.formats import Example, to_example
-from components.train.finetuning.selection import place, select_questions
+from components.train.finetuning.selection import place, select
 
 START, END = 1, 2
 
@@ -45,45 +45,9 @@ def decode(ids: list[int]) -> str:
     return str(Tokenizer.from_file(str(TOKENIZER_DIR / "tokenizer.json")).decode(ids, skip_special_tokens=False))
 
 
-def authors_sentence(question: str, endings: list[str], label: int) -> str:
-    """One MedQA question, written out as the authors' script does."""
-    letters = {0: "A", 1: "B", 2: "C", 3: "D"}
-    sentence = "You are a doctor. According to the question, make a choice. Q: " + question
-    for number, ending in enumerate(endings):
-        sentence = sentence + " " + letters[number] + ": " + ending
-    return sentence + " The Answer is: " + letters[label]
-
-
-def test_medqa_and_medmcqa_read_as_the_authors_wrote_them(benchmarks: Manifest) -> None:
-    for task in ("medqa", "medmcqa"):
-        for question in read_questions(benchmarks, task, "train"):
-            example = to_example(task, question)
-            assert example.text == authors_sentence(
-                question.question, list(question.options.values()), "ABCD".index(question.answer)
-            )
-            assert example.answer == f" {question.answer}"
-
-
-def test_pubmedqa_has_its_abstract_before_the_question_and_answers_with_a_word() -> None:
-    options = {word: word for word in ("yes", "no", "maybe")}
-    question = Question(id="1", question="Does it help?", context="We looked.\nIt did.", options=options, answer="yes")
-    assert to_example("pubmedqa", question).text == (
-        "You are a doctor. According to the context, answer the question with yes, no or maybe. "
-        "Context: We looked.\nIt did. Q: Does it help? The Answer is: yes"
-    )
-
-
-@pytest.mark.parametrize(
-    ("characters", "left"),
-    [(1, "two\nthree"), (3, "two\nthree"), (4, "two\nthree"), (5, "three"), (9, ""), (13, ""), (99, "")],
-)
-def test_a_shortened_context_goes_on_with_a_whole_word(characters: int, left: str) -> None:
-    assert Example("", "one two\nthree", "", "").without_start(characters).context == left
-
-
 def test_a_smaller_fraction_is_a_part_of_a_larger_one(benchmarks: Manifest) -> None:
     settings = [tiny_finetune(tasks=["medqa"], fraction=fraction) for fraction in (0.2, 0.5, 1.0)]
-    found = [{question.id for _, question in select_questions(benchmarks, each).questions} for each in settings]
+    found = [{question.id for _, question in select(benchmarks, each).questions} for each in settings]
     assert found[0] < found[1] < found[2] == {q.id for q in read_questions(benchmarks, "medqa", "train")}
 
 
@@ -102,7 +66,7 @@ def test_test_questions_of_any_benchmark_are_left_out_and_counted(tmp_path: Path
         pubmedqa_test=[choice("9", "What is asked elsewhere?")],
     )
     settings = tiny_finetune(tasks=["medqa", "medmcqa"])
-    assert [question.id for _, question in select_questions(questions, settings).questions] == ["d", "a"]
+    assert [question.id for _, question in select(questions, settings).questions] == ["d", "a"]
     shard = write_examples(questions, model_uri, settings, storage.to_uri(tmp_path))
     assert shard.rows == 2
     assert shard.stats["dropped"] == {"test_question": 2, "too_long": 0}
@@ -112,9 +76,9 @@ def test_test_questions_of_any_benchmark_are_left_out_and_counted(tmp_path: Path
 def test_a_task_without_any_question_left_is_refused(tmp_path: Path) -> None:
     questions = benchmarks_of(tmp_path, medqa_train=[choice("a")], medqa_test=[choice("a")])
     with pytest.raises(InputError, match=r"No training question of medqa is left: 1 of the fraction 1\.0 are test"):
-        select_questions(questions, tiny_finetune())
+        select(questions, tiny_finetune())
     with pytest.raises(InputError, match="hold no training questions of pubmedqa"):
-        select_questions(questions, tiny_finetune(tasks=["pubmedqa"]))
+        select(questions, tiny_finetune(tasks=["pubmedqa"]))
 
 
 def test_an_example_is_the_whole_text_between_start_and_end_token(
@@ -124,7 +88,7 @@ def test_an_example_is_the_whole_text_between_start_and_end_token(
     settings = tiny_finetune(tasks=tasks, context_length=1024)
     shard = write_examples(benchmarks, model_uri, settings, storage.to_uri(tmp_path))
     examples = read_examples(shard)
-    texts = [to_example(task, q) for task in sorted(tasks) for q in read_questions(benchmarks, task, "train")]
+    texts = [authors_example(task, q) for task in sorted(tasks) for q in read_questions(benchmarks, task, "train")]
     assert len(examples) == len(texts) == shard.rows
     tokenizer = Tokenizer.from_file(str(TOKENIZER_DIR / "tokenizer.json"))
     for (prompt, answer), text in zip(examples, texts, strict=True):
@@ -172,7 +136,7 @@ def test_a_question_too_long_without_a_context_is_left_out_and_counted(tmp_path:
     root = storage.to_uri(tmp_path)
     shard = write_examples(questions, model_uri, tiny_finetune(context_length=64), root)
     assert (shard.rows, shard.stats["dropped"]["too_long"]) == (1, 1)
-    with pytest.raises(InputError, match=r"No question fits into 8 tokens; raise finetune\.context_length"):
+    with pytest.raises(InputError, match=r"No example fits into 8 tokens; raise finetune\.context_length"):
         write_examples(questions, model_uri, tiny_finetune(context_length=8), root)
 
 

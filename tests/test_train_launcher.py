@@ -1,7 +1,5 @@
-"""Real worker processes: two of them, killed ones, failing ones, and none left behind."""
+"""Real worker processes: failing ones, and none left behind; test_train_kills.py has those that are killed."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from train_helpers import alone, documents, losses, make_job, tiny_settings, train_here, write_corpus, write_model
+from train_helpers import documents, make_job, tiny_settings, write_corpus, write_model
 
 from components.common.errors import TrainingError
 from components.common.manifest import Manifest
 from components.train.launching.job import TrainJob
 from components.train.launching.launcher import run_local
-from components.train.train import train
 
 LAUNCH = """
 import sys, logging
@@ -24,7 +21,6 @@ from components.train.launching.launcher import run_local
 logging.basicConfig(level=logging.INFO)
 run_local(TrainJob.model_validate_json(open(sys.argv[1]).read()))
 """
-LONG = {"epochs": 30, "checkpoint_every_steps": 20}  # 180 steps: seconds in which to be killed
 
 
 @pytest.fixture(scope="module")
@@ -81,25 +77,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-def test_a_run_whose_worker_is_killed_goes_on_to_the_same_bits(
-    tmp_path: Path, corpus: Manifest, base: Manifest
-) -> None:
-    output, whole = tmp_path / "out", tmp_path / "whole"
-    job = make_job(corpus, base, tiny_settings(**LONG), output)
-    launcher = launch(job, tmp_path)
-    wait_for(lambda: has_checkpoint(output))
-    os.kill(children_of(launcher.pid)[0], signal.SIGKILL)
-    _, errors = launcher.communicate(timeout=30)
-    assert launcher.returncode == 1
-    assert b"a worker process was ended by SIGKILL, most often because memory ran out" in errors
-    assert not (output / "result.json").exists()
-    with alone() as layout:
-        train_here(job, layout)
-        train_here(make_job(corpus, base, tiny_settings(**LONG), whole), layout)
-    assert [record["step"] for record in losses(output)] == list(range(1, 181))
-    assert losses(output) == losses(whole)
-
-
 def test_no_worker_outlives_a_killed_launcher_and_its_work_is_kept(
     tmp_path: Path, corpus: Manifest, base: Manifest
 ) -> None:
@@ -116,42 +93,7 @@ def test_no_worker_outlives_a_killed_launcher_and_its_work_is_kept(
     assert (newest / "COMPLETE").exists()  # they ended in order
 
 
-def test_sigterm_is_passed_on_and_the_run_says_how_it_goes_on(tmp_path: Path, corpus: Manifest, base: Manifest) -> None:
-    output = tmp_path / "out"
-    settings = tiny_settings(epochs=3000, checkpoint_every_steps=20)
-    launcher = launch(make_job(corpus, base, settings, output), tmp_path)
-    wait_for(lambda: has_checkpoint(output))
-    launcher.terminate()
-    _, errors = launcher.communicate(timeout=30)
-    assert launcher.returncode == 1
-    assert b"stopped by SIGTERM; it goes on from its last checkpoint when it is run again" in errors
-
-
 def test_the_real_cause_of_a_failure_comes_back(tmp_path: Path, base: Manifest, corpus: Manifest) -> None:
     bad = corpus.model_copy(update={"shards": [corpus.shards[0].model_copy(update={"sha256": "0" * 64})]})
     with pytest.raises(TrainingError, match=r"^Token shard train-00000 is corrupt"):
         run_local(make_job(bad, base, tiny_settings(processes_per_node=2), tmp_path / "out"))
-
-
-def test_the_stage_trains_once_and_two_processes_give_the_losses_of_one(
-    tmp_path: Path, corpus: Manifest, base: Manifest
-) -> None:
-    root = f"file://{tmp_path}/store"
-    model = train(corpus, base, tiny_settings(processes_per_node=2, mask_padding=True), root)
-    started = time.monotonic()
-    assert train(corpus, base, tiny_settings(log_every_steps=3, mask_padding=True), root) == model
-    assert time.monotonic() - started < 1  # nothing was launched
-
-    assert (model.kind, model.inputs) == ("model", {"corpus": "c0", "base_model": "b0"})
-    assert (model.totals["steps"], model.totals["processes"]) == (12, 2)
-    assert model.extra["model_uri"] == f"{root}/models/trained/{model.fingerprint}/model"
-    assert {"model.safetensors", "config.json", "tokenizer.json"} <= {shard.name for shard in model.shards}
-
-    with alone() as layout:
-        train_here(make_job(corpus, base, tiny_settings(mask_padding=True), tmp_path / "one"), layout)
-    two_processes = losses(tmp_path / "store" / "models" / "trained" / model.fingerprint)
-    for one, two in zip(losses(tmp_path / "one"), two_processes, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
-        assert two["gradient_norm"] == pytest.approx(one["gradient_norm"], abs=1e-3)
-        assert (two["tokens"], two["padding"]) == (one["tokens"], one["padding"])
-    assert model.totals["final_loss"] == two_processes[-1]["loss"]

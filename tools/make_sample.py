@@ -1,4 +1,4 @@
-"""Makes the bundled synthetic sample: articles, questions, tokenizer.
+"""Makes the bundled synthetic sample: articles, questions, instructions, tokenizer.
 
     python tools/make_sample.py           write components/download/sample/
     python tools/make_sample.py --check   exit 1 if the files there differ from what would be written
@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 
 from sample_builder.benchmarks import benchmark_files
+from sample_builder.instructions import instruction_lines
 from sample_builder.jats import plain, render
 from sample_builder.plan import Entry, entries, index_entry
 from sample_builder.prose import Section, load_topics
 from sample_builder.tokenizer import tokenizer_files
 
 SAMPLE = Path(__file__).resolve().parent.parent / "components" / "download" / "sample"
-OWN_FOLDERS = ("articles", "benchmarks", "tokenizer")
+OWN_FOLDERS = ("articles", "benchmarks", "instructions", "tokenizer")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +43,7 @@ def sample_files() -> dict[str, bytes]:
     files = {f"articles/{entry.name}": render(entry.paper) for entry in articles}
     files["articles.json"] = (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode()
     files |= {f"benchmarks/{path}": text.encode() for path, text in questions.items()}
+    files["instructions/instructions.jsonl"] = instruction_lines().encode()
     texts = [*map(_text, articles), *_question_texts(questions)]
     files |= {f"tokenizer/{name}": text.encode() for name, text in tokenizer_files(texts).items()}
     return files

@@ -25,7 +25,9 @@ class Settings(BaseSettings):
     pmc_endpoint: str = Field(default="", validation_alias="PMC_OA_ENDPOINT_URL")
     s3_region: str = Field(default="us-east-1", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
     tracking_uri: str = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
-    kfp_ui: str = Field(default="", validation_alias=AliasChoices("KFP_UI_URL", "KF_PIPELINES_UI_ENDPOINT"))
+    kfp_ui: str = Field(
+        default="", validation_alias=AliasChoices("KFP_UI_URL", "KF_PIPELINES_UI_ENDPOINT", "KFP_ENDPOINT")
+    )
     experiment: str = Field(default="pmc-llama", validation_alias="MLFLOW_EXPERIMENT_NAME")
 
     @property

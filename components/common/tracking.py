@@ -92,8 +92,12 @@ class Run:
 
     def log_page(self, path: str | Path, name: str) -> None:
         """Keep an HTML page (a report, a data card) with the run, under a name that browsers take for one."""
+        self.log_text(Path(path).read_text(encoding="utf-8"), name)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Keep a text (JSON, Markdown) with the run as a file of that name."""
         if self.client is not None:
-            self.client.log_text(self.run_id, Path(path).read_text(encoding="utf-8"), name)
+            self.client.log_text(self.run_id, text, name)
 
     def log_dataset(self, manifest: Manifest, context: str) -> None:
         """Record a manifest as a data set that the run used.

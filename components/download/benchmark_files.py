@@ -45,7 +45,7 @@ def splits_of_files(root: str) -> Iterator[Split]:
     Raises:
         InputError: A file is missing or not of the official form.
     """
-    files = {storage.relative(entry.uri, root): entry.uri for entry in storage.list_files(root)}
+    files = files_below(root)
     yield from _pubmedqa(files, root)
     for name, split in _MEDQA_SPLITS.items():
         stems = (f"medqa/phrases_no_exclude_{split}", f"medqa/{split}")
@@ -55,6 +55,11 @@ def splits_of_files(root: str) -> Iterator[Split]:
     for name, split in _MEDMCQA_SPLITS.items():
         both = (f"medmcqa/{split}.json", f"medmcqa/{split}.sample.json")
         yield from _lines_split(files, root, name, both, split, medmcqa_question)
+
+
+def files_below(root: str) -> dict[str, str]:
+    """Return the URI of every file below a folder or prefix, by its name there."""
+    return {storage.relative(entry.uri, root): entry.uri for entry in storage.list_files(root)}
 
 
 def json_lines(data: bytes, source: str) -> Iterator[tuple[int, Any]]:
@@ -69,7 +74,7 @@ def json_lines(data: bytes, source: str) -> Iterator[tuple[int, Any]]:
             continue
         try:
             yield number, json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{source} line {number} is no JSON ({error}); fetch the file again.") from error
 
 

@@ -5,23 +5,21 @@ The copies differ in form only: PubMedQA (``qiaojin/PubMedQA``) is Parquet witho
 JSON lines with the question in ``sent1``, the options in ``ending0`` to ``ending3`` and the right one in ``label``.
 """
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from components.common.errors import InputError
 from components.common.pmc.settings import TransportSettings
 from components.download.benchmark_files import Split, json_lines
-from components.download.hub import HubRepo, open_repo
+from components.download.benchmark_parquet import parquet_rows
+from components.download.benchmark_table import named, read_split
+from components.download.hub import HubRepo
+from components.download.hub_pin import open_pinned, pinned
 from components.download.official import pubmedqa_test_ids
 from components.download.questions import Question, field, medmcqa_question, medqa_question, pubmedqa_question
 from components.download.remote_file import fetch
 from components.download.settings import HubSettings
 
-_PIN = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 _PUBMEDQA_FILE = "pqa_labeled/train-00000-of-00001.parquet"
 _MEDMCQA_FILES = {
     "medmcqa-test": ("dev", "data/validation-00000-of-00001.parquet"),
@@ -32,41 +30,35 @@ _MEDQA_FILES = {
     "medqa-dev": ("dev", "dev.json"),
     "medqa-train": ("train", "train.json"),
 }
-_ROWS_AT_A_TIME = 4096
 
 Rows = Iterator[tuple[int, Any]]
 
 
-def splits_of_hub(settings: HubSettings, transport: TransportSettings) -> Iterator[Split]:
-    """Yield the splits of the data sets that the settings pin.
+def splits_of_hub(settings: HubSettings, transport: TransportSettings, more: Sequence[str] = ()) -> Iterator[Split]:
+    """Yield the splits of the data sets that the settings pin, and of more benchmarks (``benchmark_table``).
 
     Raises:
         InputError: A data set is not pinned to a commit, cannot be fetched, or has another form.
     """
-    pins = {name: _pin(getattr(settings, name), f"download.hub.{name}") for name in ("pubmedqa", "medmcqa", "medqa")}
-    repos = {name: _open(*pin, transport) for name, pin in pins.items()}
+    pins = {name: pinned(getattr(settings, name), f"download.hub.{name}") for name in ("pubmedqa", "medmcqa", "medqa")}
+    repos = {name: open_pinned(*pin, transport) for name, pin in pins.items()}
     yield from _pubmedqa(repos["pubmedqa"])
     for name, (split, file) in _MEDQA_FILES.items():
         yield _split(repos["medqa"], file, name, json_lines, _medqa(split))
     for name, (split, file) in _MEDMCQA_FILES.items():
-        yield _split(repos["medmcqa"], file, name, _parquet_rows, _medmcqa(split))
+        yield _split(repos["medmcqa"], file, name, parquet_rows, _medmcqa(split))
+    yield from _more(more, transport)
 
 
-def _pin(text: str, setting: str) -> tuple[str, str]:
-    match = _PIN.fullmatch(text)
-    if match is None:
-        raise InputError(
-            f"{setting} is {text!r}, which can change from day to day; give owner/name@commit, "
-            "with the 40 hexadecimal digits of a commit."
-        )
-    return match["name"], match["commit"]
-
-
-def _open(name: str, commit: str, transport: TransportSettings) -> HubRepo:
-    repo = open_repo(name, commit, "dataset", transport)
-    if repo.commit != commit:
-        raise InputError(f"The hub answers with commit {repo.commit} of {name} for {commit}; check HF_ENDPOINT.")
-    return repo
+def _more(names: Sequence[str], transport: TransportSettings) -> Iterator[Split]:
+    repos: dict[str, HubRepo] = {}
+    for name, entry in named(names).items():
+        if entry.hub not in repos:
+            repos[entry.hub] = open_pinned(*pinned(entry.hub, name), transport)
+        for split in entry.counts:
+            file = repos[entry.hub].file(entry.hub_file.format(split=split))
+            data, sha256 = fetch(file)
+            yield read_split(name, split, entry, data, file.place, {file.place: sha256})
 
 
 def _split(
@@ -85,7 +77,7 @@ def _split(
 def _pubmedqa(repo: HubRepo) -> Iterator[Split]:
     file = repo.file(_PUBMEDQA_FILE)
     data, sha256 = fetch(file)
-    questions = [_pubmedqa_row(number, row) for number, row in _parquet_rows(data, file.place)]
+    questions = [_pubmedqa_row(number, row) for number, row in parquet_rows(data, file.place)]
     test_ids, inputs = pubmedqa_test_ids(), {file.place: sha256}
     yield Split("pubmedqa-test", file.place, inputs, False, (q for q in questions if q["id"] in test_ids))
     yield Split("pubmedqa-train", file.place, inputs, False, (q for q in questions if q["id"] not in test_ids))
@@ -122,14 +114,3 @@ def _medqa(split: str) -> Callable[[int, Any], Question]:
         return medqa_question(split, number, entry)
 
     return normalise
-
-
-def _parquet_rows(data: bytes, place: str) -> Rows:
-    try:
-        number = 0
-        for batch in pq.ParquetFile(pa.BufferReader(data)).iter_batches(_ROWS_AT_A_TIME):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{place} is no Parquet file ({str(error).splitlines()[0]}); check the pin.") from error

@@ -1,16 +1,19 @@
-"""PubMedQA, MedMCQA and MedQA-USMLE, normalised to one schema: the same from the hub and from the official files."""
+"""The benchmarks, normalised to one schema: the same from the hub and from the official files."""
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint, sha256_bytes
 from components.common.manifest import Manifest, Shard
 from components.common.shards import finished_shard, write_shard
-from components.download.benchmark_files import Split, splits_of_files
+from components.download.benchmark_files import Split, files_below, splits_of_files
+from components.download.benchmark_table import OFFICIAL_COUNTS, TABLE, read_split
+from components.download.instructions import with_instructions
 from components.download.official import COUNTS, pubmedqa_test_ids
 from components.download.questions import Question
 from components.download.settings import DownloadSettings
@@ -20,19 +23,22 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 
 
-def download_benchmarks(settings: DownloadSettings, output_root: str) -> Manifest:
+def download_benchmarks(settings: DownloadSettings, output_root: str, more: Sequence[str] = ()) -> Manifest:
     """Read the benchmarks and store one JSONL per benchmark and split.
 
     Args:
         settings: The recipe's download section; ``benchmarks`` is ``sample``, ``hub``, or a folder or prefix with the
             folders ``pubmedqa``, ``medmcqa`` and ``medqa``.
         output_root: The store's root URI.
+        more: Further benchmarks or suites to fetch from the hub, such as ``mmlu_medical``; of a folder, those that
+            are in it are taken.
 
     Returns:
         Manifest of kind ``benchmarks`` with the shards ``pubmedqa-test``, ``medmcqa-test`` (the official dev set),
         ``medqa-test`` and, where the files are there, ``medqa-dev`` and the same with ``-train``. ``inputs`` are the
         hashes of the source files; ``extra["samples"]`` names the splits whose files call themselves samples. The
-        fingerprint depends on the questions alone.
+        fingerprint depends on the questions alone. With ``instructions`` in the settings there is one more shard,
+        ``instructions-train`` (``instruction_set``).
 
     Raises:
         InputError: A file is missing, a question has not the official form, or a split not the official count.
@@ -41,7 +47,7 @@ def download_benchmarks(settings: DownloadSettings, output_root: str) -> Manifes
     counts: dict[str, int] = {}
     inputs: dict[str, str] = {}
     samples: list[str] = []
-    for split in _splits(settings):
+    for split in _splits(settings, more):
         lines, ids = _to_jsonl(split)
         if split.is_sample:
             samples.append(split.name)
@@ -55,7 +61,7 @@ def download_benchmarks(settings: DownloadSettings, output_root: str) -> Manifes
         log.warning("Samples, not the whole: %s; compare no results with published ones there.", ", ".join(samples))
     name = fingerprint("benchmarks", FORMAT_VERSION, {split: sha256_bytes(data) for split, data in contents.items()})
     prefix = storage.join(output_root, "benchmarks", name)
-    return Manifest(
+    manifest = Manifest(
         kind="benchmarks",
         fingerprint=name,
         inputs=inputs,
@@ -64,14 +70,15 @@ def download_benchmarks(settings: DownloadSettings, output_root: str) -> Manifes
         totals={f"questions_{split.replace('-', '_')}": count for split, count in counts.items()},
         extra={"samples": samples} if samples else {},
     )
+    return with_instructions(manifest, settings, output_root)
 
 
-def _splits(settings: DownloadSettings) -> Iterator[Split]:
+def _splits(settings: DownloadSettings, more: Sequence[str]) -> Iterator[Split]:
     place = settings.benchmarks
     if place == "hub":
         from components.download.benchmark_hub import splits_of_hub
 
-        return splits_of_hub(settings.hub, settings.transport)
+        return splits_of_hub(settings.hub, settings.transport, more)
     if place == "sample":
         from components.download.sample import BENCHMARKS_DIR
 
@@ -81,7 +88,19 @@ def _splits(settings: DownloadSettings) -> Iterator[Split]:
             "download.benchmarks is not set; give hub, or the folder or s3:// prefix that holds pubmedqa/, medmcqa/ "
             "and medqa/."
         )
-    return splits_of_files(storage.to_uri(place))
+    return chain(splits_of_files(storage.to_uri(place)), _more_of_files(storage.to_uri(place)))
+
+
+def _more_of_files(root: str) -> Iterator[Split]:
+    """Yield the splits of the benchmarks of the table whose files are below a folder or prefix."""
+    files = files_below(root)
+    for benchmark, entry in TABLE.items():
+        for split in entry.counts:
+            for name in (pattern.format(split=split) for pattern in entry.files):
+                if name in files:
+                    data = storage.read(files[name])
+                    yield read_split(benchmark, split, entry, data, files[name], {name: sha256_bytes(data)})
+                    break
 
 
 def _to_jsonl(split: Split) -> tuple[bytes, list[str]]:
@@ -101,7 +120,7 @@ def _line(question: Question) -> bytes:
 
 
 def _check_official(split: Split, ids: list[str]) -> None:
-    due = COUNTS[split.name]
+    due = (COUNTS | OFFICIAL_COUNTS)[split.name]
     if len(ids) != due:
         raise InputError(
             f"{split.source} gives {len(ids):,} questions of {split.name} and the official number is {due:,}; fetch it "

@@ -1,8 +1,8 @@
 """The one schema of all benchmarks' questions, made from the form in which each was published.
 
 The official forms: PubMedQA's ``ori_pqal.json``, MedMCQA's JSON lines (``cop``, the right option, counts from 1),
-MedQA's ``phrases_no_exclude_<split>.jsonl`` (4 options). A question is ``{id, question, context, options, answer,
-subject}``; ``answer`` is a key of ``options``.
+MedQA's ``phrases_no_exclude_<split>.jsonl`` (4 options), MMLU's CSV. A question is ``{id, question, context, options,
+answer, subject}``; ``answer`` is a key of ``options``.
 """
 
 from typing import Any
@@ -72,6 +72,33 @@ def medqa_question(split: str, number: int, entry: Any) -> Question:
         answer=field(entry, "answer_idx", where),
         # meta_info names the step of the exam, no subject, and not every copy has it.
         subject="",
+    )
+
+
+def mmlu_question(subject: str, split: str, number: int, row: Any) -> Question:
+    """Normalise a row of MMLU: of its authors' CSV (question, four options, letter) or of the hub's copy.
+
+    Raises:
+        InputError: It has neither form.
+    """
+    where = f"MMLU {subject} {split} row {number}"
+    if isinstance(row, list):
+        if len(row) != 6:
+            raise InputError(f"{where} has {len(row)} columns where the official file has 6; is it the official file?")
+        question, *options, answer = row
+    else:
+        question, options, index = (field(row, key, where) for key in ("question", "choices", "answer"))
+        if index not in (0, 1, 2, 3) or len(options) != 4:
+            raise InputError(f"{where}: the answer is {index!r} of {len(options)}; the hub's copy has 0 to 3 of four.")
+        answer = "ABCD"[index]
+    return _question(
+        where,
+        id=f"mmlu-{subject}-{split}-{number}",
+        question=question,
+        context="",
+        options=dict(zip("ABCD", options, strict=True)),
+        answer=answer,
+        subject=subject.replace("_", " "),
     )
 
 

@@ -89,6 +89,11 @@ class DownloadSettings(Section):
         default="sample", description="sample, hub, or a folder or s3:// prefix with the official files"
     )
     hub: HubSettings = Field(default_factory=HubSettings)
+    instructions: str = Field(
+        default="",
+        description="Instructions that a model learns to answer from (finetune objective instruct): nothing, sample, "
+        "owner/name@commit on the hub, or a file, folder or s3:// prefix of JSON lines, JSON or Parquet",
+    )
     base_model: str = Field(default="sample", description="sample, a folder, an s3:// prefix, or a Hugging Face id")
     base_model_revision: str = Field(
         default="main", description="Revision of a Hugging Face id; pin a commit for a real run"

@@ -14,8 +14,9 @@ def evaluate_model(
     corpus: dsl.Input[dsl.Dataset],
     evaluation: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    finetune: dict = {},  # noqa: B006 - KFP reads it
 ):
-    """Measure held-out perplexity and the three benchmarks, and keep every answer."""
+    """Measure held-out perplexity and the benchmarks, and keep every answer; `finetune`: the run that made it."""
     import json
     from pathlib import Path
 
@@ -26,14 +27,15 @@ def evaluate_model(
     from components.evaluate.evaluate import evaluate as logic
     from components.evaluate.settings import EvaluateSettings
 
-    with step(f"Evaluate the {role}") as current:
+    name = f"{role} fine-tuned {finetune['name']}" if finetune else role
+    with step(f"Evaluate the {name}") as current:
         held_out, questions = Manifest.load(corpus.path), Manifest.load(benchmarks.path)
         settings = EvaluateSettings(**evaluate)
-        current.run.log_params({"evaluate": settings.model_dump(mode="json"), "role": role})
+        current.run.log_params({"evaluate": settings.model_dump(mode="json"), "role": name})
         current.run.log_dataset(held_out, "evaluation")
         current.run.log_dataset(questions, "evaluation")
         root = storage.to_uri(get_settings().store_uri)
-        manifest = logic(role, Manifest.load(model.path), questions, held_out, settings, root)
+        manifest = logic(name, Manifest.load(model.path), questions, held_out, settings, root)
         manifest.save(evaluation.path)
         evaluation.metadata.update(manifest.metadata())
         # A metrics artifact without a file counts as missing, and its step would never come from the cache.

@@ -2,30 +2,36 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 
 from components.common import storage
+from components.common.absent import absent, is_absent
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
 from components.common.questions import Question, majority_baseline, read_questions
 from components.common.shards import finished_shard, write_shard
 from components.common.statistics import weighted_mean, wilson
-from components.evaluate.harness import answer_questions
-from components.evaluate.models import loaded_model, model_uri
-from components.evaluate.perplexity import held_out_loss
-from components.evaluate.scorer import Scorer
+from components.evaluate.answered import Answered, Resuming
+from components.evaluate.catalogue import BENCHMARKS
+from components.evaluate.engine import Engine, open_engine
+from components.evaluate.formats import WRITTEN
+from components.evaluate.harness import Answer, answer_questions
+from components.evaluate.models import model_uri
+from components.evaluate.perplexity import ArticleLoss, held_out_loss
 from components.evaluate.settings import EvaluateSettings
+from components.evaluate.tasks import Shots
 
 log = logging.getLogger(__name__)
 
 # Raise when the same model and settings would give other results or other files.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PERPLEXITY = "perplexity"
+_SHOWN, _SHOWN_CHARACTERS = 3, 200
 _LARGEST_EXPONENT = 700.0  # beyond it a float64 overflows, and JSON has no infinity
 
 
@@ -49,23 +55,29 @@ def evaluate(
 
     Returns:
         Manifest of kind ``evaluation``: one JSON-lines shard per benchmark (a line per question) and one with the
-        losses (a line per article). Its totals have ``perplexity`` with ``_low`` and ``_high``, and for each benchmark
-        ``_accuracy`` with ``_low`` and ``_high`` (95%), ``_questions``, ``_majority`` and ``_truncated``.
+        losses (a line per article). Its totals have ``perplexity`` (per token) and ``perplexity_per_byte`` with
+        ``_low`` and ``_high``, ``bits_per_byte``, and for each benchmark ``_accuracy`` with ``_low`` and ``_high``
+        (95%), ``_questions``, ``_majority`` and ``_truncated``; where answers are written, ``_unparsable``. An
+        interrupted evaluation goes on where it stopped.
 
     Raises:
         InputError: An input is not what it should be.
         PipelineError: The model gives no finite probabilities.
         StorageError: The store refuses.
     """
+    if is_absent(model):
+        log.info("There is no %s, so nothing is measured.", name)
+        return absent("evaluation", model.extra["obstacle"])
     _check_kinds(model, benchmarks, corpus)
     model_uri(model)
+    settings = settings.after(model.settings.get("objective"))
     inputs = {"model": model.fingerprint, "benchmarks": benchmarks.fingerprint, "corpus": corpus.fingerprint}
     own = fingerprint("evaluation", FORMAT_VERSION, _harness_version(), inputs, _settings_that_matter(settings))
     prefix = storage.join(output_root, "evaluations", own)
     questions: dict[str, list[Question]] = {
         b: read_questions(benchmarks, b, "test", settings.limit) for b in settings.benchmarks
     }
-    shards = _measure(model, benchmarks, corpus, settings, prefix, questions)
+    shards = _measure(name, model, benchmarks, corpus, settings, prefix, questions)
     manifest = Manifest(
         kind="evaluation",
         fingerprint=own,
@@ -73,13 +85,14 @@ def evaluate(
         settings=settings.model_dump(mode="json"),
         shards=shards,
         totals=_totals(shards),
-        extra=_extra(name, prefix, shards),
+        extra=_extra(name, prefix, shards, settings),
     )
     manifest.save_uri(manifest.extra["manifest_uri"])
     return manifest
 
 
 def _measure(
+    name: str,
     model: Manifest,
     benchmarks: Manifest,
     corpus: Manifest,
@@ -94,44 +107,56 @@ def _measure(
     if not missing:
         log.info("All results of this model are in the store already: %s", prefix)
         return [shards[name] for name in names]
-    with loaded_model(model, settings.device) as (network, tokenizer):
-        scorer = Scorer(network, tokenizer, settings.batch_size)
-        measure: dict[str, Callable[[], Shard]] = {
-            name: lambda name=name: _benchmark(scorer, name, questions[name], benchmarks, settings, prefix)  # type: ignore[misc]
-            for name in questions
-        }
-        measure[PERPLEXITY] = lambda: _perplexity(network, corpus, settings, prefix)
-        for name in missing:
-            shards[name] = measure[name]()
-            log.info("%s", _line(shards[name]))
+    with open_engine(name, model, settings) as engine:
+        for part in missing:
+            if part == PERPLEXITY:
+                shards[part] = _perplexity(engine, corpus, settings, prefix)
+            else:
+                shards[part] = _benchmark(engine, part, questions[part], benchmarks, settings, prefix)
+            log.info("%s", _line(shards[part]))
     return [shards[name] for name in names]
 
 
-def _perplexity(network: Any, corpus: Manifest, settings: EvaluateSettings, prefix: str) -> Shard:
-    loss = held_out_loss(network, corpus, settings.context_length, settings.batch_size, settings.perplexity_articles)
-    mean = weighted_mean([a.nll for a in loss.articles], [a.tokens for a in loss.articles])
+def _perplexity(engine: Engine, corpus: Manifest, settings: EvaluateSettings, prefix: str) -> Shard:
+    halved = engine.halved
+    loss = held_out_loss(engine, corpus, settings.context_length, settings.perplexity_articles)
     stats = {
-        "perplexity": _exponential(mean.value),
-        "perplexity_low": _exponential(mean.low),
-        "perplexity_high": _exponential(mean.high),
+        **_rates(loss.articles),
         "perplexity_articles": len(loss.articles),
         "perplexity_tokens": sum(article.tokens for article in loss.articles),
+        "perplexity_bytes": sum(article.bytes for article in loss.articles),
         "perplexity_articles_too_short": loss.skipped,
+        "perplexity_halved_batches": engine.halved - halved,
         "content_hash": loss.content_hash,
     }
     return write_shard(prefix, PERPLEXITY, {".jsonl": _json_lines(loss.articles)}, len(loss.articles), stats)
 
 
+def _rates(articles: Sequence[ArticleLoss]) -> dict[str, float]:
+    """Perplexity per token and per byte, each with its interval over articles."""
+    losses = [article.nll for article in articles]
+    per_token = weighted_mean(losses, [article.tokens for article in articles])
+    per_byte = weighted_mean(losses, [article.bytes for article in articles])
+    rates = {"bits_per_byte": per_byte.value / math.log(2)}
+    for name, mean in (("perplexity", per_token), ("perplexity_per_byte", per_byte)):
+        rates |= {name: _exponential(mean.value), f"{name}_low": _exponential(mean.low)}
+        rates[f"{name}_high"] = _exponential(mean.high)
+    return rates
+
+
 def _benchmark(
-    scorer: Scorer,
+    engine: Engine,
     name: str,
     questions: list[Question],
     benchmarks: Manifest,
     settings: EvaluateSettings,
     prefix: str,
 ) -> Shard:
-    examples = read_questions(benchmarks, name, "train") if settings.num_fewshot else []
-    answers = answer_questions(scorer, name, questions, examples, settings.num_fewshot, settings.seed)
+    shots = Shots(settings.shots(name), settings.common_examples, settings.seed)
+    examples = read_questions(benchmarks, name, BENCHMARKS[name].examples) if shots.count else []
+    answered, halved = Answered(storage.join(prefix, "answered", name), settings.save_seconds), engine.halved
+    lm, length = Resuming(engine.lm, answered), settings.max_answer_tokens
+    answers = answer_questions(lm, name, questions, examples, shots, settings.format, length)
     accuracy = wilson(sum(answer.correct for answer in answers), len(answers))
     stats = {
         f"{name}_accuracy": accuracy.value,
@@ -139,13 +164,28 @@ def _benchmark(
         f"{name}_accuracy_high": accuracy.high,
         f"{name}_questions": len(answers),
         f"{name}_majority": majority_baseline(questions),
-        f"{name}_truncated": scorer.truncated,
+        f"{name}_truncated": answered.truncated,
+        f"{name}_halved_batches": engine.halved - halved,
         "question_hash": fingerprint([answer.question_hash for answer in answers]),
         "prompt_hash": fingerprint([answer.prompt_hash for answer in answers]),
     }
-    if scorer.truncated:
-        log.warning("%d options of %s did not fit the context: their prompts lost the start", scorer.truncated, name)
-    return write_shard(prefix, name, {".jsonl": _json_lines(answers)}, len(answers), stats)
+    if settings.format == WRITTEN:
+        stats[f"{name}_unparsable"] = _unparsable(name, answers)
+    if answered.truncated:
+        log.warning("%d options of %s did not fit the context: their prompts lost the start", answered.truncated, name)
+    shard = write_shard(prefix, name, {".jsonl": _json_lines(answers)}, len(answers), stats)
+    answered.delete()
+    return shard
+
+
+def _unparsable(name: str, answers: Sequence[Answer]) -> int:
+    """Count the written answers that name no option, and show some."""
+    none = [answer for answer in answers if not answer.prediction]
+    if none:
+        log.warning("%d of %d answers to %s name no option and count as wrong, such as:", len(none), len(answers), name)
+    for answer in none[:_SHOWN]:
+        log.warning("%s: %s", answer.id, repr((answer.generated or "")[:_SHOWN_CHARACTERS]))
+    return len(none)
 
 
 def _exponential(loss: float) -> float:
@@ -156,13 +196,16 @@ def _totals(shards: Sequence[Shard]) -> dict[str, int | float]:
     return {key: value for shard in shards for key, value in shard.stats.items() if not isinstance(value, str)}
 
 
-def _extra(name: str, prefix: str, shards: Sequence[Shard]) -> dict[str, Any]:
+def _extra(name: str, prefix: str, shards: Sequence[Shard], settings: EvaluateSettings) -> dict[str, Any]:
     answered = [shard for shard in shards if shard.name != PERPLEXITY]
     losses = next(shard for shard in shards if shard.name == PERPLEXITY)
     return {
         "name": name,
         "manifest_uri": storage.join(prefix, "manifest.json"),
         "harness": _harness_version(),
+        "engine": settings.engine.kind,
+        "format": settings.format,
+        "num_fewshot": {shard.name: settings.shots(shard.name) for shard in answered},
         "results": {shard.name: shard.uri for shard in answered},
         "question_hashes": {shard.name: shard.stats["question_hash"] for shard in answered},
         "prompt_hashes": {shard.name: shard.stats["prompt_hash"] for shard in answered},
@@ -186,8 +229,12 @@ def _line(shard: Shard) -> str:
 
 
 def _settings_that_matter(settings: EvaluateSettings) -> dict[str, Any]:
-    """How many sequences go at once, and where, changes nothing that counts."""
-    return settings.model_dump(mode="json", exclude={"batch_size", "device"})
+    """How much goes at once, and where, changes nothing that counts; another engine rounds otherwise."""
+    place = {"batch_tokens", "batch_size", "save_seconds", "device", "num_fewshot", "fine_tuned_format"}
+    counts = {name: settings.shots(name) for name in settings.benchmarks}
+    place |= set() if settings.format == WRITTEN else {"max_answer_tokens"}
+    exact = settings.model_dump(mode="json", exclude=place | {"engine"})
+    return exact | {"num_fewshot": counts, "engine": settings.engine.model_dump(include={"kind", "model"})}
 
 
 def _check_kinds(model: Manifest, benchmarks: Manifest, corpus: Manifest) -> None:

@@ -2,11 +2,10 @@
 
 Prompts, choices and metrics are read from the task files that lm-eval itself ships, so they are the ones whose numbers
 the field quotes. Only the data is ours: each normalised question is put into the fields that lm-eval's task reads.
-
-To add a benchmark: name it in ``settings.BenchmarkName`` and add its ``_Source`` here.
 """
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,25 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from components.common.errors import InputError
 from components.common.questions import Question
+from components.evaluate.catalogue import BENCHMARKS, Source
+from components.evaluate.formats import ASKED, FORMATS
 
-_LETTERS = ["A", "B", "C", "D"]
+ANSWER_TOKENS = 1000  # as many as the authors let their model write
+
+
+@dataclass(frozen=True)
+class Shots:
+    """The solved examples before each question.
+
+    Attributes:
+        count: How many; 0 is zero-shot.
+        common: The same ones for all questions; else drawn anew for each, unless the task itself fixes them.
+        seed: Draws them.
+    """
+
+    count: int = 0
+    common: bool = False
+    seed: int = 0
 
 
 class LocalTask(ConfigurableTask):  # type: ignore[misc]
@@ -39,75 +55,52 @@ def build_task(
     benchmark: str,
     questions: Sequence[Question],
     examples: Sequence[Question] = (),
-    num_fewshot: int = 0,
-    seed: int = 0,
+    shots: Shots = Shots(),
+    prompt_format: str = "harness",
+    answer_tokens: int = ANSWER_TOKENS,
 ) -> LocalTask:
     """Make lm-eval's own task over our questions.
 
     Args:
         benchmark: Such as ``pubmedqa``.
         questions: What is asked.
-        examples: Training questions that the few-shot examples are drawn from.
-        num_fewshot: Examples before each question.
-        seed: Of that draw.
+        examples: Training questions that the solved examples are drawn from.
+        shots: How many of them, and how they are drawn.
+        prompt_format: The form of the questions, a name of ``formats.FORMATS``.
+        answer_tokens: How long an answer may be where the form has one generated.
 
     Raises:
         InputError: A question does not have the options of this benchmark, or there are too few examples.
     """
-    source = _SOURCES[benchmark]
-    if num_fewshot > len(examples):
-        raise InputError(f"num_fewshot is {num_fewshot} but {benchmark} has {len(examples)} training questions.")
-    splits = {"test": _documents(benchmark, source, questions)}
-    if num_fewshot:
-        splits["train"] = _documents(benchmark, source, examples)
+    source = BENCHMARKS[benchmark]
+    if shots.count > len(examples):
+        raise InputError(
+            f"num_fewshot is {shots.count} but {benchmark} has {len(examples)} questions to take examples from."
+        )
     config = load_yaml(Path(lm_eval.tasks.__file__).parent / source.task_file)
-    config |= {
-        "training_split": "train" if num_fewshot else None,
-        "validation_split": None,
-        "test_split": "test",
-        "num_fewshot": num_fewshot,
-    }
+    config |= {"training_split": None, "validation_split": None, "test_split": "test", "num_fewshot": shots.count}
+    config["fewshot_split"] = "examples" if shots.count else None
+    fixed = config.get("fewshot_config", {}).get("sampler") == "first_n"
+    if shots.count and shots.common and not fixed:
+        config["fewshot_config"] = {**config.get("fewshot_config", {}), "sampler": "first_n"}
+        examples = random.Random(shots.seed).sample(examples, shots.count)
+    splits = {"test": _documents(benchmark, source, questions)}
+    if shots.count:
+        splits["examples"] = _documents(benchmark, source, examples)
+    config = FORMATS[prompt_format](benchmark, config)
+    if "generation_kwargs" in config:
+        config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": answer_tokens}
     task = LocalTask(config, datasets.DatasetDict(splits))
-    task.set_fewshot_seed(seed)
+    task.set_fewshot_seed(shots.seed)
     return task
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where lm-eval keeps a task, which options it scores, and how its documents look."""
-
-    task_file: str
-    options: list[str]
-    document: Callable[[Question], dict[str, Any]]
-
-
-def _documents(benchmark: str, source: _Source, questions: Sequence[Question]) -> datasets.Dataset:
+def _documents(benchmark: str, source: Source, questions: Sequence[Question]) -> datasets.Dataset:
     for question in questions:
         if sorted(question.options) != sorted(source.options):
             raise InputError(
                 f"Question {question.id} of {benchmark} has the options {', '.join(question.options)} "
                 f"and not {', '.join(source.options)}; rerun the download."
             )
-    return datasets.Dataset.from_list([source.document(question) for question in questions])
-
-
-def _pubmedqa(question: Question) -> dict[str, Any]:
-    # lm-eval joins the paragraphs of the abstract by a line break; ours are joined already.
-    return {"QUESTION": question.question, "CONTEXTS": [question.context], "final_decision": question.answer}
-
-
-def _medmcqa(question: Question) -> dict[str, Any]:
-    texts = {f"op{letter.lower()}": question.options[letter] for letter in _LETTERS}
-    return {"question": question.question, "cop": _LETTERS.index(question.answer), **texts}
-
-
-def _medqa(question: Question) -> dict[str, Any]:
-    texts = {f"ending{index}": question.options[letter] for index, letter in enumerate(_LETTERS)}
-    return {"sent1": question.question, "label": _LETTERS.index(question.answer), **texts}
-
-
-_SOURCES = {
-    "pubmedqa": _Source("pubmedqa/pubmedqa.yaml", ["yes", "no", "maybe"], _pubmedqa),
-    "medmcqa": _Source("medmcqa/medmcqa.yaml", _LETTERS, _medmcqa),
-    "medqa": _Source("medqa/medqa.yaml", _LETTERS, _medqa),
-}
+    documents = [{**source.document(question), ASKED: question.model_dump()} for question in questions]
+    return datasets.Dataset.from_list(documents)

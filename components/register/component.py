@@ -94,10 +94,15 @@ def register_model(
         registration.metadata.update({"aliases": result.aliases, "model_uri": trained.extra["model_uri"]})
         Path(report.path).write_text(result.html, encoding="utf-8")
         Path(card.path).write_text(result.card, encoding="utf-8")
-        for name, value in numbers(result.comparison).items():
+        # An artifact without a file counts as missing, and its step would never come from the cache.
+        found, table = numbers(result.comparison), confusion(result.comparison)
+        Path(metrics.path).write_text(json.dumps(found), encoding="utf-8")
+        for name, value in found.items():
             metrics.log_metric(name, value)
-        if table := confusion(result.comparison):
+        Path(pubmedqa.path).write_text(table.model_dump_json() if table else "null", encoding="utf-8")
+        if table:
             pubmedqa.log_confusion_matrix(table.labels, table.counts)
         current.run.log_page(report.path, "report.html")
         current.run.log_page(card.path, "model_card.md")
+        current.run.log_text(result.comparison.model_dump_json(indent=1), "comparison.json")
         current.report({"gate_passed": int(result.verdict.passed), "version": int(result.version)})

@@ -42,14 +42,14 @@ def train_model(
 
 @kfp_step
 def finetune_model(
-    name: str,
+    role: str,
     finetune: dict,
     base_model: dsl.Input[dsl.Model],
     benchmarks: dsl.Input[dsl.Dataset],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Fine-tune a model on training questions; `name` tells several of a pipeline apart, such as `base on medqa`."""
+    """Fine-tune the base or the candidate (`role`) on training questions; each of the recipe's runs has its name."""
     import json
     from pathlib import Path
 
@@ -60,7 +60,8 @@ def finetune_model(
     from components.train.finetune import finetune as logic
     from components.train.settings import FinetuneSettings
 
-    with step(f"Fine-tune the model ({name})") as current:
+    name = finetune.pop("name")
+    with step(f"Fine-tune the {role} ({name})") as current:
         settings = FinetuneSettings(**finetune)
         current.run.log_params({"finetune": settings.model_dump(mode="json")})
         benchmarks_manifest = Manifest.load(benchmarks.path)

@@ -1,4 +1,4 @@
-"""The fine-tuning stage: from a model and the training questions of benchmarks to a fine-tuned model in the store."""
+"""The fine-tuning stage: from a model and questions of benchmarks, or instructions, to a model in the store."""
 
 import logging
 import tempfile
@@ -9,8 +9,8 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
-from components.train.finetuning.examples import EXAMPLES_VERSION, write_examples
-from components.train.finetuning.formats import FORMAT_VERSION as TEXT_VERSION
+from components.train.finetuning.examples import text_versions, write_examples
+from components.train.finetuning.selection import INSTRUCTIONS
 from components.train.finished import finished_run
 from components.train.launching.job import TokenShard, TokenSource, TrainJob, TrainResult
 from components.train.launching.launch import launch
@@ -22,11 +22,11 @@ FORMAT_VERSION = 1  # raise it when the same inputs and settings give another mo
 
 
 def finetune(base: Manifest, benchmarks: Manifest, settings: FinetuneSettings, output_root: str) -> Manifest:
-    """Fine-tune a model on the training questions of benchmarks; return at once if that is done already.
+    """Fine-tune a model on questions of benchmarks or on instructions; return at once if that is done already.
 
     Args:
         base: Manifest of kind `model`, with `model_uri` in its extra part: the base model or a trained candidate.
-        benchmarks: Manifest of kind `benchmarks`.
+        benchmarks: Manifest of kind `benchmarks`; for the objective `instruct` with an instruction set.
         settings: The recipe's finetune section.
         output_root: The model goes to `<output_root>/models/finetuned/<fingerprint>/`, the examples, which models with
             one tokenizer share, to `<output_root>/examples/<fingerprint>/`.
@@ -42,7 +42,7 @@ def finetune(base: Manifest, benchmarks: Manifest, settings: FinetuneSettings, o
         StorageError: The store cannot be read or written.
     """
     _check_inputs(base, benchmarks)
-    versions = [FORMAT_VERSION, EXAMPLES_VERSION, TEXT_VERSION]
+    versions = [FORMAT_VERSION, *text_versions(benchmarks, settings)]
     name = fingerprint(base.fingerprint, benchmarks.fingerprint, settings.fingerprint_part(), versions)
     output_uri = storage.join(output_root, "models", "finetuned", name)
     manifest_uri = storage.join(output_uri, "manifest.json")
@@ -113,7 +113,9 @@ def _manifest(
         "benchmarks_fingerprint": benchmarks.fingerprint,
     }
     totals = {key: value for key, value in result.totals.items() if key != "documents"}
-    counts = {f"questions_{task}": count for task, count in examples.stats["counts"].items()}
+    counts = {
+        name if name == INSTRUCTIONS else f"questions_{name}": count for name, count in examples.stats["counts"].items()
+    }
     return Manifest(
         kind="model",
         fingerprint=name,

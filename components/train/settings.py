@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from components.common.cluster.settings import ClusterSettings
 from components.common.section import Section
 
+INSTRUCT = "instruct"
 # Settings that change neither the model nor the data it sees, beyond the order in which floating point sums are
 # taken. They are left out of the fingerprint, so a run can resume on other hardware or with other reporting.
 NOT_IN_FINGERPRINT = {
@@ -165,15 +166,21 @@ class TrainSettings(TrainingSettings):
 
 
 class FinetuneSettings(TrainingSettings):
-    """How a model is fine-tuned on the training questions of benchmarks; the defaults are the authors' settings.
+    """How a model is fine-tuned on questions of benchmarks or on instructions; the defaults are the authors' settings.
 
     They are those of `finetune_pp_peft_trainer.sh`, its LoRA twin and `finetune_peft.py` in
     github.com/chaoyi-wu/Finetune_LLAMA; the script behind their published table is not public.
     """
 
-    objective: Literal["finetune"] = Field("finetune", description="Answer the training questions of benchmarks.")
+    objective: Literal["finetune", "instruct"] = Field(
+        "finetune",
+        description="finetune: answer the training questions of benchmarks. instruct: answer at all, from the "
+        "instruction set (download.instructions); tasks is then empty and loss_on is answer where they are not given.",
+    )
     tasks: list[Literal["pubmedqa", "medmcqa", "medqa"]] = Field(
-        ["medqa"], min_length=1, description="Benchmarks whose training questions are mixed."
+        ["medqa"],
+        description="Benchmarks whose training questions are mixed; under instruct they join the instructions, in "
+        "their form.",
     )
     method: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters (peft).")
     context_length: int = Field(2048, ge=2, le=131_072, description="Tokens in a window, at most.")
@@ -198,8 +205,17 @@ class FinetuneSettings(TrainingSettings):
         0, ge=0, le=0, description="Nothing is held out: the evaluation on test questions is the measure."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _instructions_have_their_own_defaults(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("objective") == INSTRUCT:
+            return {"tasks": [], "loss_on": "answer"} | data
+        return data
+
     @model_validator(mode="after")
     def _lists_and_method_fit(self) -> "FinetuneSettings":
+        if not self.tasks and self.objective != INSTRUCT:
+            raise ValueError("tasks should have at least 1 item, or objective should be instruct")
         for name in ("tasks", "lora_targets"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -1,4 +1,4 @@
-"""The bundled synthetic sample: articles, questions, a tiny language model.
+"""The bundled synthetic sample: articles, questions, instructions, a tiny language model.
 
 Made by tools/make_sample.py; all of it is in the public domain (CC0 1.0), and none of it is medical evidence.
 """
@@ -10,6 +10,7 @@ from typing import Any
 _HERE = Path(__file__).resolve().parent
 ARTICLES_DIR = _HERE / "articles"
 BENCHMARKS_DIR = _HERE / "benchmarks"
+INSTRUCTIONS_DIR = _HERE / "instructions"
 TOKENIZER_DIR = _HERE / "tokenizer"
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from components.common import storage
 from components.common.fingerprint import fingerprint
+from components.common.instruction_set import INSTRUCTIONS
 from components.common.manifest import Manifest, Shard
 from components.common.questions import Question, read_questions
 from components.preprocess.decontamination.decontaminate import MATCH_SCHEMA, SUFFIX, Decontaminator, to_parquet
@@ -153,7 +154,7 @@ def _training(benchmarks: Manifest, decontaminator: Decontaminator) -> tuple[pa.
 def _other_splits(benchmarks: Manifest) -> Iterator[tuple[str, str]]:
     for shard in benchmarks.shards:
         benchmark, _, split = shard.name.rpartition("-")
-        if split != "test":
+        if split != "test" and shard.name != INSTRUCTIONS:
             yield benchmark, split
 
 

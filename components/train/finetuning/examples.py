@@ -1,4 +1,4 @@
-"""Training questions to a token shard of examples.
+"""Training questions and instructions to a token shard of examples.
 
 An example is the model's start token, the prompt, the answer and the end token, as the authors join them
 (`Data_sample/tokenize_dataset.py` in github.com/chaoyi-wu/Finetune_LLAMA). The shard has the form of the corpus's: ids
@@ -7,8 +7,11 @@ answer with the end token, so that both files' hashes also cover where each answ
 """
 
 import logging
+from array import array
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +20,20 @@ from tokenizers import Encoding
 from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint, sha256_bytes
+from components.common.instruction_set import instruction_shard
 from components.common.manifest import Manifest, Shard
 from components.common.progress import track
+from components.common.prompts import AUTHORS_VERSION, INSTRUCT_VERSION, Example
 from components.common.shards import finished_shard, write_shard
-from components.train.finetuning.formats import FORMAT_VERSION, Example, to_example
-from components.train.finetuning.selection import TEST_QUESTION, Selection, select_questions
+from components.train.finetuning.selection import TEST_QUESTION, Selection, select
 from components.train.finetuning.tokenizer import ModelTokenizer, load_tokenizer
-from components.train.settings import FinetuneSettings
+from components.train.settings import INSTRUCT, FinetuneSettings
 
 log = logging.getLogger(__name__)
 
 EXAMPLES_VERSION = 1  # raise it when the same questions give other examples
 TOO_LONG = "too_long"
+_SHORTENED = "shortened"
 _BATCH = 1000
 _SHARD = "train"
 
@@ -36,8 +41,26 @@ Pieces = tuple[list[int], list[int]]
 """Ids of a prompt and of its answer, control tokens included."""
 
 
+@dataclass
+class _Encoded:
+    """The examples that fit; four bytes a token, since an instruction set may have hundreds of millions."""
+
+    ids: "array[int]" = field(default_factory=lambda: array("I"))
+    offsets: "array[int]" = field(default_factory=lambda: array("q", [0]))
+    fates: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rows(self) -> int:
+        return len(self.offsets) // 2
+
+    def add(self, pieces: Pieces) -> None:
+        for piece in pieces:
+            self.ids.extend(piece)
+            self.offsets.append(len(self.ids))
+
+
 def write_examples(benchmarks: Manifest, model_uri: str, settings: FinetuneSettings, output_root: str) -> Shard:
-    """Encode the training questions of a recipe's tasks, or return at once if that is done already.
+    """Encode the questions and instructions of a recipe's section, or return at once if that is done already.
 
     Args:
         benchmarks: Manifest of kind `benchmarks`.
@@ -60,55 +83,66 @@ def write_examples(benchmarks: Manifest, model_uri: str, settings: FinetuneSetti
     if shard and storage.exists(storage.join(prefix, f"{_SHARD}.idx")):
         log.info("The examples are there already: %s", prefix)
         return shard
-    selection = select_questions(benchmarks, settings)
-    prompts_and_answers, shortened, too_long = _encode_all(selection, tokenizer, settings.context_length)
-    if not prompts_and_answers:
-        raise InputError(f"No question fits into {settings.context_length} tokens; raise finetune.context_length.")
+    selection = select(benchmarks, settings)
+    encoded = _encode_all(selection, tokenizer, settings.context_length)
+    too_long = encoded.fates[TOO_LONG]
+    if not encoded.rows:
+        raise InputError(f"No example fits into {settings.context_length} tokens; raise finetune.context_length.")
     if too_long:
-        log.warning("%d questions do not fit into %d tokens and are left out", too_long, settings.context_length)
-    ids, offsets = _flat(prompts_and_answers, tokenizer.dtype)
+        log.warning("%d examples do not fit into %d tokens and are left out", too_long, settings.context_length)
+    ids, offsets = _flat(encoded, tokenizer.dtype)
     stats = {
         "tokens": len(ids),
         "index_sha256": sha256_bytes(offsets.tobytes()),
         "dtype": tokenizer.dtype,
         "vocabulary_size": tokenizer.vocabulary_size,
         "dropped": {TEST_QUESTION: selection.dropped.total(), TOO_LONG: too_long},
-        "shortened": shortened,
+        "shortened": encoded.fates[_SHORTENED],
         "counts": dict(selection.chosen),
     }
     files = {".bin": ids.tobytes(), ".idx": offsets.tobytes()}
-    shard = write_shard(prefix, _SHARD, files, len(prompts_and_answers), stats)
-    log.info("%d examples of %s: %d tokens", shard.rows, ", ".join(sorted(settings.tasks)), len(ids))
+    shard = write_shard(prefix, _SHARD, files, encoded.rows, stats)
+    log.info("%d examples of %s: %d tokens", shard.rows, ", ".join(selection.chosen), len(ids))
     return shard
+
+
+def text_versions(benchmarks: Manifest, settings: FinetuneSettings) -> list[int | str]:
+    """Return what decides, beside settings and questions, which text a model is fine-tuned on.
+
+    Raises:
+        InputError: The settings want instructions and the manifest has none.
+    """
+    if settings.objective != INSTRUCT:
+        return [EXAMPLES_VERSION, AUTHORS_VERSION]
+    return [EXAMPLES_VERSION, INSTRUCT_VERSION, instruction_shard(benchmarks).sha256]
 
 
 def _mark(benchmarks: Manifest, tokenizer: ModelTokenizer, settings: FinetuneSettings) -> str:
     chosen = [sorted(settings.tasks), settings.fraction, settings.context_length]
     vocabulary = [tokenizer.sha256, tokenizer.start, tokenizer.end]
-    return fingerprint("examples", benchmarks.fingerprint, vocabulary, chosen, FORMAT_VERSION, EXAMPLES_VERSION)
+    return fingerprint("examples", benchmarks.fingerprint, vocabulary, chosen, *text_versions(benchmarks, settings))
 
 
-def _encode_all(selection: Selection, tokenizer: ModelTokenizer, context: int) -> tuple[list[Pieces], int, int]:
-    """Return the examples that fit, how many of them were shortened, and how many do not fit."""
+def _encode_all(selection: Selection, tokenizer: ModelTokenizer, context: int) -> _Encoded:
     room = context - tokenizer.control_tokens
-    found: list[Pieces] = []
-    fates: Counter[str] = Counter()
-    for batch in track(_batches(selection), -(-len(selection.questions) // _BATCH), "Encoding questions", "batches"):
+    encoded = _Encoded()
+    for batch in track(_batches(selection), -(-len(selection) // _BATCH), "Encoding examples", "batches"):
         encodings = tokenizer.model.encode_batch([example.text for example in batch], add_special_tokens=False)
         for example, encoding in zip(batch, encodings, strict=True):
             if len(encoding.ids) <= room:
-                found.append(_pieces(example, encoding, tokenizer))
+                encoded.add(_pieces(example, encoding, tokenizer))
             elif shorter := _shorten(example, encoding, tokenizer, room):
-                found.append(shorter)
-                fates["shortened"] += 1
+                encoded.add(shorter)
+                encoded.fates[_SHORTENED] += 1
             else:
-                fates[TOO_LONG] += 1
-    return found, fates["shortened"], fates[TOO_LONG]
+                encoded.fates[TOO_LONG] += 1
+    return encoded
 
 
 def _batches(selection: Selection) -> Iterator[list[Example]]:
-    for start in range(0, len(selection.questions), _BATCH):
-        yield [to_example(task, question) for task, question in selection.questions[start : start + _BATCH]]
+    examples = selection.examples()
+    while batch := list(islice(examples, _BATCH)):
+        yield batch
 
 
 def _pieces(example: Example, encoding: Encoding, tokenizer: ModelTokenizer) -> Pieces:
@@ -135,8 +169,6 @@ def _shorten(example: Example, encoding: Encoding, tokenizer: ModelTokenizer, ro
     return _pieces(example, encoding, tokenizer)
 
 
-def _flat(examples: list[Pieces], dtype: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-    pieces = [piece for example in examples for piece in example]
-    offsets = np.cumsum([0, *(len(piece) for piece in pieces)]).astype("<i8")
-    ids = np.fromiter((token for piece in pieces for token in piece), np.dtype(dtype).newbyteorder("<"), offsets[-1])
-    return ids, offsets
+def _flat(encoded: _Encoded, dtype: str) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+    ids = np.frombuffer(encoded.ids, np.uintc).astype(np.dtype(dtype).newbyteorder("<"))
+    return ids, np.frombuffer(encoded.offsets, np.longlong).astype("<i8")

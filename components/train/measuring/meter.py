@@ -6,12 +6,11 @@ import resource
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers import PreTrainedModel
 
 from components.train.data.schedule import Plan
 from components.train.distributed import Layout
@@ -19,11 +18,14 @@ from components.train.measuring.flops import model_flops_per_token
 from components.train.measuring.hardware import peak_flops
 from components.train.settings import TrainingSettings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _REMEMBERED = 200  # steps whose times the percentiles are of
 
 
 def build_meter(
-    model: PreTrainedModel, settings: TrainingSettings, layout: Layout, plan: Plan, history: list[dict[str, Any]]
+    model: "PreTrainedModel", settings: TrainingSettings, layout: Layout, plan: Plan, history: list[dict[str, Any]]
 ) -> "Meter":
     """The meter for a model on these devices, after the steps in `history`; its clock starts at once."""
     name = torch.cuda.get_device_name(layout.device) if layout.device.type == "cuda" else None
