@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from components.common.errors import PipelineError
+from pipelines import registry_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -16,6 +17,9 @@ RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="A bundled rec
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a setting, such as train.epochs=3.")
 ]
+PipelineOption = Annotated[str, typer.Option("--pipeline", help="pmc-llama, or retractions.")]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Of the runs.", show_default="the pipeline's name")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Even where the preflight says that it would fail.")]
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar="PMC_HOME", help="Folder for the store, tracking, caches and logs.")
 ]
@@ -28,6 +32,53 @@ def run(recipe: RecipeOption = "tiny", set_: SetOption = None, home: HomeOption 
     from pipelines.recipe import load_recipe
 
     if not run_locally(load_recipe(recipe, set_ or []), home):
+        raise typer.Exit(1)
+
+
+@app.command("run-containers")
+def run_containers(
+    recipe: RecipeOption = "tiny",
+    set_: SetOption = None,
+    home: HomeOption = Path(".pmc"),
+    mount: Annotated[
+        list[Path] | None, typer.Option("--mount", help="A file or folder that the steps may read, such as articles.")
+    ] = None,
+    gpus: Annotated[bool, typer.Option("--gpus", help="Let the containers use this machine's GPUs.")] = False,
+) -> None:
+    """Run the pipeline on this machine, every step in its image; S3 and MLflow are those of the environment."""
+    from pipelines.containers import run_in_containers
+    from pipelines.recipe import load_recipe
+
+    if not run_in_containers(load_recipe(recipe, set_ or []), home, mount, gpus):
+        raise typer.Exit(1)
+
+
+@app.command()
+def preflight(
+    recipe: RecipeOption = "tiny",
+    set_: SetOption = None,
+    home: HomeOption = Path(".pmc"),
+    submit_: Annotated[
+        bool, typer.Option("--submit", help="The steps will run in a cluster, and this machine is outside.")
+    ] = False,
+) -> None:
+    """Look whether everything that a run needs is there, and say what to do about what is not.
+
+    Exit status: 0 when nothing stands in the way of the run, 1 otherwise.
+    """
+    from components.common import logs
+    from pipelines.preflight import preflight as look
+    from pipelines.preflight import show_preflight
+    from pipelines.recipe import load_recipe
+
+    logs.configure()
+    chosen = load_recipe(recipe, set_ or [])
+    if not submit_:
+        from pipelines.local import set_places
+
+        home.mkdir(parents=True, exist_ok=True)
+        set_places(home.resolve())
+    if not show_preflight(look(chosen, submit_)):
         raise typer.Exit(1)
 
 
@@ -81,6 +132,62 @@ def compile_(
 
 
 @app.command()
+def submit(
+    recipe: RecipeOption = "paper",
+    set_: SetOption = None,
+    pipeline: PipelineOption = "pmc-llama",
+    experiment: ExperimentOption = "",
+    run_name: Annotated[
+        str, typer.Option("--run-name", help="Of the run: if one of that name does the same already, none is started.")
+    ] = "",
+    force: ForceOption = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit status 1 unless it succeeds.")] = False,
+) -> None:
+    """Run the pipeline on Kubeflow: look whether all is there, upload it, start the run, print its address.
+
+    Where Kubeflow is and how to log in is the environment's: KFP_ENDPOINT, KFP_NAMESPACE, KFP_TOKEN (.env.example).
+    """
+    from pipelines.recipe import load_recipe
+    from pipelines.submit import Order
+    from pipelines.submit_command import run_on_kubeflow
+
+    run_on_kubeflow(load_recipe(recipe, set_ or []), Order(pipeline, experiment, run_name), force, wait)
+
+
+@app.command()
+def schedule(
+    recipe: RecipeOption = "paper",
+    set_: SetOption = None,
+    pipeline: PipelineOption = "pmc-llama",
+    cron: Annotated[
+        str, typer.Option("--cron", help="When, in UTC: five fields, or six with the second first.", show_default=False)
+    ] = "",
+    name: Annotated[str, typer.Option("--name", help="Of the schedule; one of that name is replaced.")] = "",
+    experiment: ExperimentOption = "",
+    off: Annotated[bool, typer.Option("--off", help="Do not start runs yet.")] = False,
+    force: ForceOption = False,
+    list_: Annotated[bool, typer.Option("--list", help="Show what is scheduled, and do nothing else.")] = False,
+    delete: Annotated[str, typer.Option("--delete", metavar="NAME", help="Delete that schedule.")] = "",
+    disable: Annotated[str, typer.Option("--disable", metavar="NAME", help="Switch that schedule off.")] = "",
+    enable: Annotated[str, typer.Option("--enable", metavar="NAME", help="Switch that schedule on.")] = "",
+) -> None:
+    """Have Kubeflow repeat the pipeline (each month by default) or the watch for retractions (each day)."""
+    from pipelines import submit_command
+    from pipelines.recipe import load_recipe
+    from pipelines.submit import Order
+
+    if list_:
+        submit_command.show_schedules()
+    elif delete:
+        submit_command.end_schedule(delete)
+    elif disable or enable:
+        submit_command.turn_schedule(disable or enable, is_on=bool(enable))
+    else:
+        order = Order(pipeline, experiment, name)
+        submit_command.schedule_on_kubeflow(load_recipe(recipe, set_ or []), order, cron, not off, force)
+
+
+@app.command()
 def retractions(
     model: Annotated[
         str, typer.Option("--model", "-m", help="name, name/3, name@alias, models:/..., or a version's number.")
@@ -112,6 +219,30 @@ def retractions(
     raise typer.Exit(watch(model, chosen, json_, rows))
 
 
+@app.command()
+def chat(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="name (its champion), name/3, name@alias, models:/... or a number.")
+    ],
+    host: Annotated[str, typer.Option("--host", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any that is free.")] = 7860,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    home: HomeOption = Path(".pmc"),
+) -> None:
+    """Talk to a registered model: a page in the browser, and an OpenAI-compatible endpoint.
+
+    For research: not a medical device, and no substitute for a doctor's advice.
+    """
+    from components.chat.serve import serve
+    from components.common import logs
+    from components.common.settings import get_settings
+    from pipelines.local import set_places
+
+    logs.configure()
+    set_places(home.resolve())
+    serve(get_settings().tracking_uri, model, host, port, device)
+
+
 @app.command("clean-up")
 def clean_up(
     run_id: Annotated[str, typer.Argument(help="Kubeflow's id of the pipeline run.")],
@@ -128,6 +259,33 @@ def clean_up(
 
     logs.configure()
     typer.echo(f"{len(delete_leftovers(run_id, namespace))} jobs of run {run_id} deleted.")
+
+
+@app.command("prepare-bucket")
+def prepare_bucket(
+    create: Annotated[bool, typer.Option("--create", help="Make the bucket if it is not there.")] = False,
+    days: Annotated[int, typer.Option("--days", min=1, help="Drop uploads that are unfinished after so many.")] = 7,
+) -> None:
+    """Have the store's bucket (PMC_STORE_URI) drop what uploads that were cut off leave behind."""
+    from components.common.settings import get_settings
+    from pipelines.bucket import prepare_bucket
+
+    done = prepare_bucket(get_settings().store_uri, create, days)
+    typer.echo("\n".join(done) if done else "The bucket is as it should be.")
+
+
+@app.command("serving-manifest")
+def serving_manifest(
+    model: Annotated[str, typer.Argument(help="name, name/3, name@alias, models:/..., or a version's number.")],
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Of each server.")] = 1,
+    most: Annotated[int, typer.Option("--most", min=1, help="So many servers at most; none while nobody asks.")] = 1,
+    name: Annotated[str, typer.Option("--name", help="Of the service.", show_default="the model's")] = "",
+) -> None:
+    """Print the KServe InferenceService of a registered model, for kubectl apply -f -."""
+    from components.common.settings import get_settings
+    from pipelines.serving import ServingSettings, serving_manifest
+
+    typer.echo(serving_manifest(get_settings().tracking_uri, model, ServingSettings(gpus, most, name)), nl=False)
 
 
 @app.command()
@@ -153,6 +311,9 @@ def settings() -> None:
 
     for key, default, meaning in describe_settings():
         typer.echo(f"{key:42} {default!s:12} {meaning}")
+
+
+registry_commands.add_to(app)
 
 
 def main() -> None:

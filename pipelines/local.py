@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from components.common import storage, tracking
 from components.common.errors import InputError, PipelineError
@@ -45,13 +45,50 @@ class Place:
         """KFP's own outputs: manifests and pages."""
         return self.home / "kfp"
 
-    def cache_root(self) -> Path:
-        """The cache's entries; another store or tracking server has its own."""
+    @property
+    def workspace(self) -> Path:
+        """A folder that KFP offers its steps; without one it would leave another behind in /tmp with every run."""
+        return self.home / "workspace"
+
+    def cache_root(self, *identity: str) -> Path:
+        """The cache's entries; another store, tracking server or image has its own."""
         settings = get_settings()
-        return self.home / "cache" / fingerprint(settings.store_uri, settings.tracking_uri, settings.experiment)
+        place = (settings.store_uri, settings.tracking_uri, settings.experiment)
+        return self.home / "cache" / fingerprint(*place, *identity)
 
 
-def run_locally(recipe: Recipe, home: Path) -> bool:
+class Runner(Protocol):
+    """How the steps of a run on this machine are started."""
+
+    def check(self, place: Place) -> None:
+        """Raise PipelineError where something is missing that every step needs; end what a killed run left behind."""
+
+    def identity(self) -> list[str]:
+        """What decides the steps' outputs beside their inputs and this code."""
+
+    def opened(self, place: Place) -> contextlib.AbstractContextManager[Any]:
+        """Give KFP's runner while the run lasts."""
+
+
+class Processes:
+    """Starts each step as a process of this Python."""
+
+    def check(self, place: Place) -> None:
+        """All that a step needs is here, and processes end with their runner (components.common.parent)."""
+
+    def identity(self) -> list[str]:
+        """Nothing: the code counts already."""
+        return []
+
+    @contextlib.contextmanager
+    def opened(self, place: Place) -> Iterator[Any]:  # noqa: ARG002 - containers need it
+        """Yield KFP's runner of processes."""
+        from kfp import local
+
+        yield local.SubprocessRunner(use_venv=False)
+
+
+def run_locally(recipe: Recipe, home: Path, runner: Runner | None = None) -> bool:
     """Run the pipeline with a recipe and print what came of it.
 
     What is done is never done again: steps come from the cache, and an interrupted step goes on at its last shard or
@@ -60,6 +97,7 @@ def run_locally(recipe: Recipe, home: Path) -> bool:
     Args:
         recipe: What to run.
         home: Folder for the store, the tracking database, caches and logs.
+        runner: How the steps are started; processes of this Python, unless it says otherwise.
 
     Returns:
         Whether the run succeeded.
@@ -67,16 +105,17 @@ def run_locally(recipe: Recipe, home: Path) -> bool:
     Raises:
         PipelineError: The run could not start (another one is going on, the store cannot be written).
     """
-    place = Place(home.resolve())
+    place, runner = Place(home.resolve()), runner or Processes()
     with _only_run(place.home):
         run_id = _prepare_environment(recipe, place)
+        runner.check(place)
         recipe = with_version(recipe)
         storage.check_writable(get_settings().store_uri)
         tracking.initialise()
         place.log_folder.mkdir(parents=True, exist_ok=True)
         try:
             with _marked_open(place.home / "open-run", run_id):
-                return _run(recipe, place, place.log_folder / f"{run_id}.log")
+                return _run(recipe, place, runner, place.log_folder / f"{run_id}.log")
         except OSError as error:
             if error.errno not in _PLACE_IS_UNFIT:
                 raise
@@ -93,7 +132,7 @@ def set_places(home: Path) -> None:
     get_settings.cache_clear()
 
 
-def _run(recipe: Recipe, place: Place, log: Path) -> bool:
+def _run(recipe: Recipe, place: Place, runner: Runner, log: Path) -> bool:
     from kfp import local
     from kfp.local import cache as kfp_cache
 
@@ -105,16 +144,24 @@ def _run(recipe: Recipe, place: Place, log: Path) -> bool:
     warnings.filterwarnings("ignore", category=FutureWarning)
     started = time.monotonic()
     pipeline = build_pipeline(recipe)
-    ledger = StepLedger(str(place.cache_root()), *_names_and_stages(pipeline))
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(place.kfp_root),
-        enable_caching=True,
-        cache_root=str(place.cache_root()),
-    )
-    # KFP offers no hook for a cache of one's own; the orchestrator asks this function for it.
-    kfp_cache.get_local_cache = lambda: ledger
-    with log.open("w", encoding="utf-8") as file, _captured(file) as lines:
+    cache_root = str(place.cache_root(*runner.identity()))
+    ledger = StepLedger(cache_root, *_names_and_stages(pipeline))
+    for folder in (place.kfp_root, place.workspace):
+        folder.mkdir(exist_ok=True)
+    with (
+        runner.opened(place) as kfp_runner,
+        log.open("w", encoding="utf-8") as file,
+        _captured(file) as lines,
+    ):
+        local.init(
+            runner=kfp_runner,
+            pipeline_root=str(place.kfp_root),
+            workspace_root=str(place.workspace),
+            enable_caching=True,
+            cache_root=cache_root,
+        )
+        # KFP offers no hook for a cache of one's own; the orchestrator asks this function for it.
+        kfp_cache.get_local_cache = lambda: ledger
         try:
             pipeline(**recipe.arguments())
             succeeded = True

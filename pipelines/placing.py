@@ -8,6 +8,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from components.common.logs import without_credentials
 from components.common.section import Section
 from components.common.settings import get_settings
 from pipelines.step_settings import STEPS, StepSettings, StepsSettings
@@ -30,7 +31,7 @@ class Placing:
     """
 
     def __init__(
-        self, steps: StepsSettings, on_cluster: bool, used: Iterable[str] = STEPS, trains_here: bool = False
+        self, steps: StepsSettings, on_cluster: bool, used: Iterable[str] = STEPS, trains_here: Iterable[str] = ()
     ) -> None:
         """Bind the recipe's section.
 
@@ -38,12 +39,12 @@ class Placing:
             steps: The section.
             on_cluster: Whether there are pods; KFP's local runner has none, but would retry what a person is to mend.
             used: The steps that the pipeline has; others get no parameters.
-            trains_here: Whether the training steps train themselves, instead of launching a job.
+            trains_here: The steps that train themselves, instead of launching a job.
         """
         self._steps = steps
         self._on_cluster = on_cluster
         self._used = list(used) if on_cluster else []
-        self._trains_here = trains_here
+        self._trains_here = set(trains_here)
         self._channels: dict[str, Any] = {}
 
     def __call__(self, task: dsl.PipelineTask, step: str, display_name: str) -> dsl.PipelineTask:
@@ -70,7 +71,7 @@ class Placing:
     def parameters(self, pipeline: Callable[..., None]) -> Callable[..., None]:
         """Add what may be changed when a run starts to a pipeline's parameters; goes below ``@dsl.pipeline``.
 
-        Of the pipeline's own, a last one whose default is None belongs to boxes that are left out, and is left out too.
+        Of the pipeline's own, one whose default is None belongs to boxes that are left out, and is left out too.
         """
         signature = inspect.signature(pipeline)
         own = [each for each in signature.parameters.values() if each.default is not None]
@@ -81,9 +82,9 @@ class Placing:
 
         @functools.wraps(pipeline)
         def with_parameters(*arguments: Any) -> None:
-            count = len(own)
-            self._channels = dict(zip(self.defaults(), arguments[count:], strict=True))
-            pipeline(*arguments[:count])
+            given = {each.name: argument for each, argument in zip(own, arguments, strict=False)}
+            self._channels = dict(zip(self.defaults(), arguments[len(own) :], strict=True))
+            pipeline(**given)
 
         with_parameters.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*own, *added]
@@ -119,7 +120,7 @@ class Placing:
 
     def _set_image(self, task: dsl.PipelineTask, step: str, settings: StepSettings) -> None:
         places = get_settings()
-        on_gpu = settings.gpus or (self._trains_here and step in ("train", "finetune"))
+        on_gpu = settings.gpus or step in self._trains_here
         image = settings.image or (places.trainer_image if on_gpu else places.image)
         task.set_container_image(image)
         task.set_env_variable("PMC_IMAGE", image)  # for the lineage
@@ -137,6 +138,8 @@ class Placing:
     def _set_environment(self, task: dsl.PipelineTask) -> None:
         for name, path in _FROM_THE_POD.items():
             kubernetes.use_field_path_as_env(task, name, path)
+        if address := without_credentials(get_settings().kfp_ui):
+            task.set_env_variable("KFP_UI_URL", address)  # for the lineage
         for kind, use, sources in (
             ("secret", kubernetes.use_secret_as_env, self._steps.secrets),
             ("config_map", kubernetes.use_config_map_as_env, self._steps.config_maps),

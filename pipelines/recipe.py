@@ -4,14 +4,14 @@ A recipe's sections are the pipeline's parameters, so the Kubeflow UI shows and 
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator
 
 from components.common.errors import InputError
 from components.common.section import Section, without_nulls
@@ -19,9 +19,13 @@ from components.download.settings import DownloadSettings
 from components.evaluate.settings import EvaluateSettings
 from components.preprocess.settings import PreprocessSettings
 from components.register.settings import RegisterSettings
-from components.train.settings import TrainSettings
+from components.train.settings import FinetuneSettings, TrainSettings
+from pipelines.step_settings import StepsSettings
 
 RECIPES = resources.files("pipelines") / "recipes"
+_ANY_NAME = "<name>"  # in the keys of a section that holds several parts by name
+
+RunName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
 class Recipe(Section):
@@ -32,13 +36,38 @@ class Recipe(Section):
     download: DownloadSettings
     preprocess: PreprocessSettings
     train: TrainSettings
+    finetune: dict[RunName, FinetuneSettings] = Field(
+        default_factory=dict,
+        description="Fine-tuning runs by name, each of the base and of the candidate, compared under the same settings "
+        "as in the paper; one with objective: instruct is of the candidate alone. {} or null: none; "
+        "`finetune.NAME=null` leaves one out.",
+    )
     evaluate: EvaluateSettings
     register_: RegisterSettings = Field(alias="register")
+    steps: StepsSettings = Field(
+        default_factory=lambda: StepsSettings.model_validate({}), description="The pods of the steps on a cluster."
+    )
 
     def arguments(self) -> dict[str, Any]:
-        """Return the pipeline's arguments: the recipe's name and its sections as plain data."""
-        data: dict[str, Any] = without_nulls(self.model_dump(mode="json", by_alias=True, exclude={"description"}))
+        """Return the pipeline's arguments: the recipe's name and its sections as plain data.
+
+        The section `steps` is for KFP rather than for the steps; see :mod:`pipelines.placing`. The runs of
+        `finetune` become lists of settings with their `name`, for KFP to loop over: `finetune` has those of the
+        comparison and `instruct` those of that objective; an empty one is left out.
+        """
+        left_out = {"description", "steps"}
+        data: dict[str, Any] = without_nulls(self.model_dump(mode="json", by_alias=True, exclude=left_out))
+        runs = [{"name": name, **settings} for name, settings in data.pop("finetune").items()]
+        for objective in ("finetune", "instruct"):
+            if chosen := [run for run in runs if run["objective"] == objective]:
+                data[objective] = chosen
         return data
+
+    @field_validator("finetune", mode="before")
+    @classmethod
+    def _without_those_left_out(cls, runs: Any) -> Any:
+        given = {} if runs is None else runs
+        return {name: run for name, run in given.items() if run is not None} if isinstance(given, dict) else given
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -67,13 +96,26 @@ def recipe_names() -> list[str]:
 
 
 def setting_keys() -> list[str]:
-    """Return every key that ``--set`` takes, such as ``train.learning_rate``."""
+    """Return every key that ``--set`` takes, such as ``train.learning_rate`` or ``finetune.<name>.epochs``."""
     return [key for key, _, _ in _described(Recipe)]
 
 
 def describe_settings() -> list[tuple[str, Any, str]]:
-    """Return (key, default, meaning) of every setting."""
-    return list(_described(Recipe))
+    """Return (key, default, meaning) of every setting; what several sections share is told once."""
+    told: list[tuple[str, Any, str]] = []
+    for key, default, meaning in _described(Recipe):
+        block = key.rpartition(".")[0]
+        if (shared := _told_elsewhere(block)) is None:
+            told.append((key, default, meaning))
+        elif told[-1][0] != f"{block}.*":
+            told.append((f"{block}.*", "", shared))
+    return told
+
+
+def _told_elsewhere(block: str) -> str | None:
+    if block.startswith("steps.") and block != "steps.default":
+        return "As steps.default.*, for this step alone."
+    return "As train.cluster.*, for this run's jobs." if block == f"finetune.{_ANY_NAME}.cluster" else None
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -89,7 +131,14 @@ def _read(name: str) -> dict[str, Any]:
         raise InputError(f"The recipe {name} is no YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(data, dict):
         raise InputError(f"The recipe {name} holds no settings; compare it with a bundled one.")
-    return data
+    return {key: _unshared(value) for key, value in data.items()}
+
+
+def _unshared(data: Any) -> Any:
+    """Copy what YAML's anchors let several sections share, so that an override of one leaves the others alone."""
+    if isinstance(data, dict):
+        return {key: _unshared(value) for key, value in data.items()}
+    return [_unshared(value) for value in data] if isinstance(data, list) else data
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -97,11 +146,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise InputError(f"--set {override!r} has not the form key=value, such as train.epochs=3.")
     path = key.strip()
-    if path not in setting_keys():
-        raise InputError(f"There is no setting {path!r}{_nearest(path, setting_keys())}.")
+    _check_key(path, data)
     *sections, last = path.split(".")
     for section in sections:
-        data = data.setdefault(section, {})
+        data[section] = data.get(section) or {}
+        data = data[section]
     try:
         data[last] = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -109,6 +158,27 @@ def _apply(data: dict[str, Any], override: str) -> None:
     # YAML 1.1 reads 2e-5 as a string; people mean the number.
     if isinstance(data[last], str):
         data[last] = _number(data[last])
+
+
+def _check_key(path: str, data: Mapping[str, Any]) -> None:
+    general = _general(path)
+    if general not in setting_keys() and general != f"finetune.{_ANY_NAME}":
+        raise InputError(f"There is no setting {path!r}{_nearest_setting(path)}.")
+    # A setting of a run that is not there would make one, out of a slip of the pen.
+    runs = data.get("finetune") or {}
+    if general.startswith(f"finetune.{_ANY_NAME}.") and path.split(".")[1] not in runs:
+        name = path.split(".")[1]
+        raise InputError(
+            f"There is no fine-tuning run {name!r}{_nearest(name, list(runs))}; to add one: "
+            f"--set 'finetune.{name}={{tasks: [medqa]}}'."
+        )
+
+
+def _general(path: str) -> str:
+    """Put the placeholder for the name of a fine-tuning run."""
+    section, _, rest = path.partition(".")
+    name, dot, rest = rest.partition(".")
+    return f"{section}.{_ANY_NAME}{dot}{rest}" if section == "finetune" and name else path
 
 
 def _number(text: str) -> str | float:
@@ -123,20 +193,33 @@ def _described(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
         key = prefix + (field.alias or name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _described(field.annotation, f"{key}.")
-        else:
-            default = "(required)" if field.is_required() else field.get_default(call_default_factory=True)
-            yield key, default, field.description or ""
+            continue
+        default = "(required)" if field.is_required() else field.get_default(call_default_factory=True)
+        yield key, default, field.description or ""
+        if part := _named_part(field.annotation):
+            yield from _described(part, f"{key}.{_ANY_NAME}.")
+
+
+def _named_part(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds several of, by name."""
+    part = get_args(annotation)[1] if get_origin(annotation) is dict else None
+    return part if isinstance(part, type) and issubclass(part, BaseModel) else None
 
 
 def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"there is no setting {where!r}{_nearest(where, setting_keys())}"
+        return f"there is no setting {where!r}{_nearest_setting(where)}"
     message = problem["msg"].removeprefix("Value error, ")
     shown = problem["input"]
     if problem["type"] == "missing" or isinstance(shown, dict):
         return f"{where}: {message}"
     return f"{where}: {message}, not {shown!r}"
+
+
+def _nearest_setting(path: str) -> str:
+    found = _nearest(_general(path), setting_keys())
+    return found.replace(_ANY_NAME, path.split(".")[1]) if path.startswith("finetune.") else found
 
 
 def _nearest(word: str, known: list[str]) -> str:

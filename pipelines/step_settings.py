@@ -19,7 +19,6 @@ from pydantic import (
 from components.common.cluster.settings import Name, Quantity, Toleration, Variable, as_text, quantity
 from components.common.section import Section
 
-
 # KFP's own forms, narrower than Kubernetes'.
 Cpu = Annotated[str, BeforeValidator(as_text), StringConstraints(pattern=r"^(\d*\.)?\d+m?$")]
 Memory = Annotated[str, BeforeValidator(as_text), StringConstraints(pattern=r"^\d+([KMGTPE]i?)?$")]
