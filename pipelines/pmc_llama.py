@@ -38,7 +38,7 @@ def build_pipeline(defaults: Recipe, on_cluster: bool = False) -> Any:
         defaults: The recipe.
         on_cluster: Whether the steps have pods, and a person may change the parameters after it is compiled.
     """
-    values = defaults.arguments()
+    values = {"finetune": None, "instruct": None, **defaults.arguments()}
     placed = Placing(
         defaults.steps,
         on_cluster,
@@ -57,8 +57,8 @@ def build_pipeline(defaults: Recipe, on_cluster: bool = False) -> Any:
         train: dict = values["train"],
         evaluate: dict = values["evaluate"],
         register: dict = values["register"],
-        finetune: list = values.get("finetune"),  # noqa: B008 - as all of them
-        instruct: list = values.get("instruct"),  # noqa: B008
+        finetune: list = values["finetune"],
+        instruct: list = values["instruct"],
     ) -> None:
         summary = placed(summarise_run(recipe=recipe, train=train), "summary", "Summarise the run")
 
@@ -155,7 +155,7 @@ def build_pipeline(defaults: Recipe, on_cluster: bool = False) -> Any:
                 return placed(task, "finetune", display_name).outputs["model"]
 
             fine_tuned = {}
-            if "finetune" in values:
+            if values["finetune"]:
                 with dsl.ParallelFor(finetune, name="Fine-tune and compare") as run:
                     base_tuned = finetuned("base", base_model.outputs["base_model"], run, "Fine-tune the base model")
                     base_results = measured("base", base_tuned, "Evaluate the fine-tuned base model", finetune=run)
@@ -168,7 +168,7 @@ def build_pipeline(defaults: Recipe, on_cluster: bool = False) -> Any:
                     "fine_tuned_candidate_evaluations": dsl.Collected(results),
                 }
 
-            if "instruct" in values:
+            if values["instruct"]:
                 with dsl.ParallelFor(instruct, name="Follow instructions") as run:
                     tuned = finetuned("candidate", candidate.outputs["model"], run, "Teach the candidate to answer")
                     measured("candidate", tuned, "Evaluate the candidate that answers", finetune=run)

@@ -383,5 +383,5 @@ print(next(line.split()[1] for line in Path("/proc/self/status").read_text().spl
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout) / 1024)
-    # What is under way, which on a busy disk is ten parts of ten megabytes.
+    # What is under way, which on a busy disk is a dozen parts of ten megabytes.
     assert peaks[1] - peaks[0] < 200, peaks

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components.common import storage
+from components.common.absent import absent, is_absent
 from components.common.errors import InputError, PipelineError
 from components.common.manifest import Manifest
 from components.evaluate import evaluate as module
@@ -57,6 +58,24 @@ def corpus(tmp_path) -> Manifest:
 def benchmarks(tmp_path) -> Manifest:
     files = {f"{name}-test": questions(name, 12) for name in ("pubmedqa", "medmcqa", "medqa")}
     return save_benchmarks(tmp_path / "benchmarks", files)
+
+
+def test_of_a_champion_that_is_not_there_nothing_is_measured_and_the_obstacle_is_handed_on(
+    corpus, benchmarks, tmp_path
+):
+    for obstacle in ("", "its weights are gone"):
+        found = evaluate("champion", absent("model", obstacle), benchmarks, corpus, SETTINGS, tmp_path.as_uri())
+        assert is_absent(found)
+        assert found.extra == {"of": "evaluation", "obstacle": obstacle}
+    assert not (tmp_path / "evaluations").exists()
+
+
+def test_a_model_fine_tuned_on_questions_is_asked_those_of_the_papers_table_without_examples():
+    settings = EvaluateSettings(benchmarks=["medqa", "mmlu_anatomy", "pubmedqa"], num_fewshot={"mmlu_anatomy": 5})
+    assert settings.after("pretrain") == settings == settings.after(None)
+    tuned = settings.after("finetune")
+    assert (tuned.benchmarks, tuned.num_fewshot, tuned.format) == (["medqa", "pubmedqa"], 0, "authors")
+    assert EvaluateSettings(benchmarks=["mmlu_anatomy"]).after("finetune").benchmarks == ["mmlu_anatomy"]
 
 
 def test_the_loss_of_an_article_is_the_sum_over_its_windows_without_their_first_tokens(network, engine, corpus):

@@ -200,7 +200,9 @@ def test_a_model_that_learned_from_instructions_answers_them(base: Manifest, tmp
     manifest = finetune(
         base,
         manifest_of(tmp_path / "set", *entries),
-        tiny_instruct(epochs=120, packed=False, global_batch_size=3, micro_batch_size=3, log_every_steps=40),
+        tiny_instruct(
+            epochs=90, learning_rate=5e-3, packed=False, global_batch_size=3, micro_batch_size=3, log_every_steps=40
+        ),
         storage.to_uri(tmp_path),
     )
     assert manifest.settings["objective"] == "instruct"
