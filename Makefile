@@ -112,7 +112,7 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure, an hour: make bench [ARTICLES=archive of JATS files]; the download needs nginx
+bench: $(READY) ## Measure, an hour: make bench [ARTICLES=archive of JATS files] [QUESTIONS=folder of benchmark files] [TOKENIZER=folder]; the download needs nginx
 	$(BIN)/python -m benchmarks $(if $(ARTICLES),--articles $(ARTICLES))
 	$(BIN)/python -m benchmarks.download $(if $(ARTICLES),--source $(ARTICLES))
 	$(BIN)/python -m benchmarks.inventory
@@ -120,6 +120,9 @@ bench: $(READY) ## Measure, an hour: make bench [ARTICLES=archive of JATS files]
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.checkpoints
+	$(BIN)/python -m benchmarks.gate
+	$(BIN)/python -m benchmarks.report
+	$(if $(QUESTIONS),$(BIN)/python -m benchmarks.evaluation --questions $(QUESTIONS) $(if $(TOKENIZER),--tokenizer $(TOKENIZER)))
 	$(BIN)/python -m benchmarks.peers $(if $(ARTICLES),--articles $(ARTICLES))
 
 chat: $(READY) ## Talk to a registered model on http://127.0.0.1:7860: make chat [MODEL=name|name@alias|name/3] [CHAT_PORT=]

@@ -1,6 +1,6 @@
 """Measure the evaluation's engine against lm-eval's ``hf`` backend, in turn, on the same questions and prompts.
 
-``python -m benchmarks.evaluation --questions ../shared/data/benchmarks --tokenizer FOLDER`` answers PubMedQA and
+``python -m benchmarks.evaluation --questions FOLDER --tokenizer FOLDER`` answers PubMedQA and
 MedMCQA with small models of random weights, zero-shot and 5-shot, several times each side in turn, in one process with
 the same number of threads, and shows medians and ranges of the time from the first prompt to the last score: seconds of
 the process's CPU (a busy machine does not change them) with one thread, of the clock with more or on a GPU. Both sides

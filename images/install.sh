@@ -23,7 +23,10 @@ if [ -n "${TORCH_INDEX_URL:-}" ] && grep -q '^torch' "$requirements"; then
     # From its own index comes torch alone, so that nothing else can come from there.
     (unset PIP_EXTRA_INDEX_URL && pip install --no-deps --index-url "$TORCH_INDEX_URL" "$torch")
 fi
-pip install --constraint "$constraints" --requirement "$requirements"
+if ! pip install --constraint "$constraints" --requirement "$requirements"; then
+    [ -z "${PIP_NO_INDEX:-}" ] || echo "The wheels in build/wheels do not fit constraints.txt and pyproject.toml: make wheels" >&2
+    exit 1
+fi
 pip check
 
 # Packages' own tests, and what only a compiler would read, which is a tenth of the image.

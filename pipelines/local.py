@@ -5,7 +5,6 @@ import errno
 import fcntl
 import logging
 import os
-import subprocess
 import sys
 import time
 import uuid
@@ -24,6 +23,7 @@ from components.common.settings import get_settings
 from components.common.step import records_of_run
 from pipelines.console import LineFilter, show_failure, show_results
 from pipelines.recipe import Recipe
+from pipelines.revision import git_revision
 from pipelines.sources import with_version
 
 _PLACE_IS_UNFIT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}
@@ -207,7 +207,7 @@ def _prepare_environment(recipe: Recipe, place: Place) -> str:
     place.home.mkdir(parents=True, exist_ok=True)
     run_id = f"{recipe.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:4]}"
     set_places(place.home)
-    os.environ.setdefault("PMC_GIT_REVISION", _git_revision())
+    os.environ.setdefault("PMC_GIT_REVISION", git_revision())
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.update({"PMC_RUN_ID": run_id, "PMC_RUN_NAME": run_id, RUNNER_VARIABLE: str(os.getpid())})
     # A step finds the components by their package; they are installed, or stand in the current folder.
@@ -216,14 +216,6 @@ def _prepare_environment(recipe: Recipe, place: Place) -> str:
     )
     get_settings.cache_clear()
     return run_id
-
-
-def _git_revision() -> str:
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 @contextlib.contextmanager

@@ -4,11 +4,14 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+
+from tests.evaluate_helpers import tiny_tokenizer
 
 
 class CompletionsServer(ThreadingHTTPServer):
@@ -44,7 +47,21 @@ class CompletionsServer(ThreadingHTTPServer):
             prompts = asked["prompt"] if isinstance(asked["prompt"][0], list) else [asked["prompt"]]
             if any(len(prompt) + asked["max_tokens"] > self.length for prompt in prompts):
                 return 400, {"message": f"This model's maximum context length is {self.length} tokens."}
-            return 200, {"choices": [self._choice(i, prompt) for i, prompt in enumerate(prompts)]}
+            answer = self._choice if asked.get("echo") else partial(self._written, asked)
+            return 200, {"choices": [answer(i, prompt) for i, prompt in enumerate(prompts)]}
+
+    def _written(self, asked: dict[str, Any], index: int, prompt: list[int]) -> dict[str, Any]:
+        assert asked["temperature"] == 0
+        ids = torch.tensor([prompt])
+        with torch.inference_mode():
+            made = self.model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=asked["max_tokens"], do_sample=False
+            )
+        text = tiny_tokenizer().decode(made[0, len(prompt) :], skip_special_tokens=True)
+        return {
+            "index": index,
+            "text": text[: min((i for s in asked["stop"] if (i := text.find(s)) >= 0), default=None)],
+        }
 
     def _choice(self, index: int, prompt: list[int]) -> dict[str, Any]:
         with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from components.evaluate.harness import answer_questions
 from components.evaluate.scorer import Scorer
 from components.evaluate.settings import EvaluateSettings
 from components.evaluate.tasks import Shots, build_task
+from tests.completions_server import CompletionsServer, running_completions
 from tests.evaluate_helpers import (
     FAMILIES,
     questions,
@@ -115,6 +117,12 @@ def test_what_is_written_is_what_lm_evals_own_model_writes(family: str) -> None:
     ours = lm.generate_until(requests(prompts), disable_tqdm=True)
     assert ours == theirs.generate_until(requests(prompts), disable_tqdm=True)
     assert len(set(ours)) > 1
+    # Stops from within them, so that rows leave the batch at different times.
+    stops = [found[-1] for text in ours if (found := re.findall(r"[a-zA-Z]{2}", text))][:3]
+    stopped = Scorer(lm.model, lm.tokenizer).generate_until(requests(prompts, until=stops, max_gen_toks=24))
+    assert stopped == theirs.generate_until(requests(prompts, until=stops, max_gen_toks=24), disable_tqdm=True)
+    assert any(len(text) < 12 for text in stopped)
+    assert len({len(text) for text in stopped}) > 1
 
 
 def test_an_answer_does_not_depend_on_what_is_written_beside_it() -> None:
@@ -322,3 +330,33 @@ def test_the_model_of_the_store_loads_for_both(model) -> None:
     folder = model.extra["model_uri"].removeprefix("file://")
     lm = Scorer(AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder))
     assert [answer.id for answer in answer_questions(lm, "medqa", asked("medqa", 2), prompt_format="instruct")]
+
+
+# ------------------------------------------------------------------------------------------------------- on a server
+
+
+@pytest.fixture
+def server(model) -> Iterator[CompletionsServer]:
+    network = AutoModelForCausalLM.from_pretrained(model.extra["model_uri"].removeprefix("file://")).eval()
+    with running_completions(network, "tiny-base", 512) as running:
+        yield running
+
+
+def on(server: CompletionsServer, **changes: object) -> EvaluateSettings:
+    return settings(engine={"kind": "server", "url": server.url, "model": "tiny-base"}, **changes)
+
+
+def test_a_server_writes_the_same_answers(model, inputs, tmp_path, server) -> None:
+    long = [row | {"context": "fever " * 400} for row in questions("pubmedqa", 2)]
+    files = {"pubmedqa-test": long, "medqa-test": questions("medqa", 3)}
+    benchmarks = save_benchmarks(tmp_path / "long", files)
+    ours = evaluate("base", model, benchmarks, inputs[1], settings(), f"file://{tmp_path}")
+    theirs = evaluate("base", model, benchmarks, inputs[1], on(server), f"file://{tmp_path}")
+    assert lines(theirs, "medqa") == lines(ours, "medqa")
+    assert (theirs.totals["pubmedqa_truncated"], theirs.totals["medqa_truncated"]) == (2, 0)
+    assert ours.totals["pubmedqa_truncated"] == 2
+
+
+def test_answers_that_leave_no_room_on_a_server_are_refused(model, inputs, tmp_path, server) -> None:
+    with pytest.raises(InputError, match=r"Answers of 500 tokens leave too little of the 51\d that tiny-base takes"):
+        evaluate("base", model, *inputs, on(server, max_answer_tokens=500), f"file://{tmp_path}")
