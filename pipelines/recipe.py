@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from components.common.errors import InputError
 from components.common.section import Section, without_nulls
@@ -47,6 +47,19 @@ class Recipe(Section):
     steps: StepsSettings = Field(
         default_factory=lambda: StepsSettings.model_validate({}), description="The pods of the steps on a cluster."
     )
+
+    @model_validator(mode="after")
+    def _jobs_share_a_cluster(self) -> "Recipe":
+        """The preflight and the exit task look where the training's own job runs."""
+        for name, run in self.finetune.items():
+            if run.launcher == "local":
+                continue
+            if self.train.launcher == "local" or run.cluster.namespace != self.train.cluster.namespace:
+                raise ValueError(
+                    f"finetune.{name}.launcher is {run.launcher}, so train must run on the same cluster, in the same "
+                    f"namespace; set train.launcher (now {self.train.launcher}) and train.cluster.namespace alike"
+                )
+        return self
 
     def arguments(self) -> dict[str, Any]:
         """Return the pipeline's arguments: the recipe's name and its sections as plain data.

@@ -155,3 +155,10 @@ def test_a_date_is_text_where_text_is_wanted_and_a_date_where_a_date_is() -> Non
     assert download.s2orc.release == "2026-11-10"
     assert download.policy.published_from == date(2010, 1, 31)
     assert load_recipe("paper", keys).arguments()["download"]["policy"]["published_from"] == "2010-01-31"
+
+
+def test_a_fine_tuning_job_runs_where_the_training_does_so_that_the_exit_task_finds_it() -> None:
+    with pytest.raises(InputError, match=r"finetune.questions.launcher is pytorchjob, so train must run on the same"):
+        load_recipe("tiny", ["finetune.questions.launcher=pytorchjob"])
+    both = ["finetune.questions.launcher=pytorchjob", "train.launcher=pytorchjob"]
+    assert load_recipe("tiny", both).finetune["questions"].launcher == "pytorchjob"
