@@ -4,18 +4,18 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from components.common import storage
 from components.common.errors import InputError
 from components.common.manifest import Manifest
-from components.common.pmc.settings import TransportSettings
 from components.download import benchmark_table as module
-from components.download.benchmark_hub import splits_of_hub
-from components.download.benchmark_table import SUITES, TABLE, named
+from components.download.benchmark_table import SUITES, TABLE
 from components.download.benchmarks import download_benchmarks
 from components.download.sample import BENCHMARKS_DIR
 from components.download.settings import DownloadSettings, HubSettings
@@ -72,8 +72,8 @@ def mirror(tmp_path) -> Path:
     return place
 
 
-def fetch(place: Path, tmp_path: Path) -> Manifest:
-    return download_benchmarks(DownloadSettings(benchmarks=str(place)), storage.to_uri(tmp_path / "store"))
+def fetch(place: Path, tmp_path: Path, **more: Any) -> Manifest:
+    return download_benchmarks(DownloadSettings(benchmarks=str(place), **more), storage.to_uri(tmp_path / "store"))
 
 
 def test_mmlu_in_a_folder_is_taken_beside_the_three(mirror, tmp_path):
@@ -107,11 +107,20 @@ def test_the_hub_gives_the_same_questions(mirror, tmp_path, monkeypatch):
         monkeypatch.delenv("HF_TOKEN", raising=False)
         hub.repos["datasets/lab/mmlu"] = Repo(copy, COMMIT)
         pins = HubSettings(**dict.fromkeys(("pubmedqa", "medmcqa", "medqa"), f"lab/mmlu@{COMMIT}"))
-        found = {s.name: list(s.questions) for s in splits_of_hub(pins, TransportSettings(), ["mmlu_medical"])}
-    assert len(found) == 12
-    for name, questions in found.items():
-        stored = storage.read(manifest.shard(name).uri).splitlines()
-        assert questions == [json.loads(line) for line in stored]
+        settings = DownloadSettings(benchmarks="hub", hub=pins, more_benchmarks=["mmlu_medical"])
+        from_hub = download_benchmarks(settings, storage.to_uri(tmp_path / "store"))
+    assert len(from_hub.shards) == 12
+    for shard in from_hub.shards:
+        assert shard.sha256 == manifest.shard(shard.name).sha256
+    assert from_hub.settings["more_benchmarks"] == list(SUITES["mmlu_medical"])
+
+
+def test_what_is_asked_for_must_be_in_the_folder(mirror, tmp_path):
+    suite = fetch(mirror, tmp_path, more_benchmarks=["multimedqa"])
+    assert suite.fingerprint == fetch(mirror, tmp_path).fingerprint
+    (mirror / "mmlu/test/anatomy_test.csv").unlink()
+    with pytest.raises(InputError, match=r"no test questions of mmlu_anatomy, which download\.more_benchmarks asks"):
+        fetch(mirror, tmp_path, more_benchmarks=["multimedqa"])
 
 
 def test_a_file_that_lost_a_row_is_refused_with_both_numbers(mirror, tmp_path):
@@ -151,5 +160,5 @@ def test_rows_of_the_hub_of_another_form_are_refused(change, message):
 
 
 def test_a_benchmark_that_nobody_knows_is_refused_with_those_that_are():
-    with pytest.raises(InputError, match=r"no benchmark 'mmlu_law'; known are mmlu_medical, mmlu_anatomy"):
-        named(["mmlu_law"])
+    with pytest.raises(ValidationError, match=r"no benchmark 'mmlu_law'; known are mmlu_medical, multimedqa, mmlu_an"):
+        DownloadSettings(more_benchmarks=["mmlu_law"])

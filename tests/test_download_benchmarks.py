@@ -179,7 +179,7 @@ def test_the_hub_and_a_mirror_give_the_same_bytes(mirror: Path, hub_copy: Path, 
     assert from_mirror.inputs == {
         path.relative_to(mirror).as_posix(): sha256_file(path) for path in mirror.rglob("*") if path.is_file()
     }
-    assert from_hub.settings == {"benchmarks": "hub", "hub": pins}
+    assert from_hub.settings == {"benchmarks": "hub", "hub": pins, "more_benchmarks": []}
     assert from_hub.extra == from_mirror.extra == {}
 
 

@@ -16,6 +16,8 @@ from tests.completions_server import CompletionsServer, running_completions
 from tests.evaluate_helpers import questions, save_benchmarks, save_corpus, save_model
 from tests.ports import free_ports
 
+NAME = "candidate fine-tuned mcq"
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Manifest:
@@ -25,7 +27,9 @@ def model(tmp_path_factory) -> Manifest:
 @pytest.fixture
 def server(model):
     folder = model.extra["model_uri"].removeprefix("file://")
-    with running_completions(AutoModelForCausalLM.from_pretrained(folder).eval(), "tiny-candidate", 256) as running:
+    with running_completions(
+        AutoModelForCausalLM.from_pretrained(folder).eval(), "tiny-candidate-fine-tuned-mcq", 256
+    ) as running:
         yield running
 
 
@@ -48,8 +52,8 @@ def rows(manifest: Manifest, name: str) -> list[dict]:
 @pytest.mark.parametrize("shots", [0, 1])
 def test_answers_and_perplexity_are_those_of_the_builtin_engine(model, server, inputs, tmp_path, shots, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret-of-the-test")
-    theirs = evaluate("candidate", model, *inputs, settings(server, num_fewshot=shots), f"file://{tmp_path}/out")
-    ours = evaluate("candidate", model, *inputs, settings(None, num_fewshot=shots), f"file://{tmp_path}/out")
+    theirs = evaluate(NAME, model, *inputs, settings(server, num_fewshot=shots), f"file://{tmp_path}/out")
+    ours = evaluate(NAME, model, *inputs, settings(None, num_fewshot=shots), f"file://{tmp_path}/out")
     for name in ("pubmedqa", "medqa"):
         for one, other in zip(rows(ours, name), rows(theirs, name), strict=True):
             assert one.pop("loglikelihoods") == pytest.approx(other.pop("loglikelihoods"), abs=1e-4)
@@ -66,7 +70,7 @@ def test_answers_and_perplexity_are_those_of_the_builtin_engine(model, server, i
 def test_a_prompt_that_is_too_long_for_the_server_is_cut_and_counted(model, server, inputs, tmp_path):
     long = [row | {"context": "fever " * 400} for row in questions("pubmedqa", 2)]
     files = save_benchmarks(tmp_path / "long", {"pubmedqa-test": long, "medqa-test": questions("medqa", 2)})
-    manifest = evaluate("candidate", model, files, inputs[1], settings(server), f"file://{tmp_path}/out")
+    manifest = evaluate(NAME, model, files, inputs[1], settings(server), f"file://{tmp_path}/out")
     assert manifest.totals["pubmedqa_truncated"] == 6
     assert manifest.totals["medqa_truncated"] == 0
     assert max(len(asked["prompt"][0]) for asked in server.seen) == 255
@@ -74,7 +78,7 @@ def test_a_prompt_that_is_too_long_for_the_server_is_cut_and_counted(model, serv
 
 def test_a_server_that_fails_for_a_moment_is_asked_again(model, server, inputs, tmp_path):
     server.failures = 1
-    manifest = evaluate("candidate", model, *inputs, settings(server), f"file://{tmp_path}/out")
+    manifest = evaluate(NAME, model, *inputs, settings(server), f"file://{tmp_path}/out")
     assert manifest.totals["pubmedqa_questions"] == 5
 
 
@@ -91,20 +95,20 @@ def test_a_server_that_keeps_failing_is_named_and_the_next_run_goes_on(model, se
     one_by_one = {"kind": "server", "url": server.url, "model": "tiny-{role}", "parallel_requests": 1}
     some = EvaluateSettings(benchmarks=["pubmedqa"], context_length=32, engine=one_by_one, perplexity_articles=2)
     with pytest.raises(PipelineError, match=rf"server at {server.url}/completions .*\(500 "):
-        evaluate("candidate", model, *inputs, some, root)
+        evaluate(NAME, model, *inputs, some, root)
     monkeypatch.undo()
     server.broken = False
-    evaluate("candidate", model, *inputs, some, root)
+    evaluate(NAME, model, *inputs, some, root)
     asked_in_all = 15 + sum(-(-n // 32) for n in (87, 4))
     assert len(server.seen) == asked_in_all + 1  # the one that failed
 
 
 def test_a_server_of_another_model_or_none_at_all_is_refused_by_its_address(model, server, inputs, tmp_path):
-    with pytest.raises(InputError, match=r"/v1/models serves tiny-candidate and not tiny-base"):
+    with pytest.raises(InputError, match=r"/v1/models serves tiny-candidate-fine-tuned-mcq and not tiny-base"):
         evaluate("base", model, *inputs, settings(server), f"file://{tmp_path}/out")
     server.status = 401
     with pytest.raises(InputError, match=r"/v1/models answers 401; check evaluate.engine.url and OPENAI_API_KEY"):
-        evaluate("candidate", model, *inputs, settings(server), f"file://{tmp_path}/out")
+        evaluate(NAME, model, *inputs, settings(server), f"file://{tmp_path}/out")
 
 
 def test_an_address_where_nobody_answers_is_named(model, inputs, tmp_path):
@@ -118,7 +122,7 @@ def test_an_address_where_nobody_answers_is_named(model, inputs, tmp_path):
 def test_a_window_that_does_not_fit_beside_the_generated_token_is_refused(model, server, inputs, tmp_path):
     wide = settings(server).model_copy(update={"context_length": 256})
     with pytest.raises(InputError, match="context_length is 256 but the model has 255 positions"):
-        evaluate("candidate", model, *inputs, wide, f"file://{tmp_path}/out")
+        evaluate(NAME, model, *inputs, wide, f"file://{tmp_path}/out")
 
 
 @pytest.mark.parametrize("wrong", [{"url": "http://x/v1"}, {"model": "m"}, {"url": "ftp://x", "model": "m"}])

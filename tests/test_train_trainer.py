@@ -28,6 +28,7 @@ from components.train.data.corpus import Corpus
 from components.train.data.schedule import Plan
 from components.train.data.windows import WindowSampler
 from components.train.distributed import Layout, check_batch_splits
+from components.train.measuring.flops import model_flops_per_token
 from components.train.settings import TrainSettings
 
 
@@ -128,14 +129,17 @@ def test_sigterm_saves_the_step_and_exits_143_and_the_next_run_goes_on_to_the_sa
 def test_the_result_counts_the_run_and_names_every_file(
     tmp_path: Path, corpus: Manifest, base: Manifest, layout: Layout
 ) -> None:
-    run(tmp_path, corpus, base, layout, tiny_settings())
+    run(tmp_path, corpus, base, layout, tiny_settings(peak_tflops=0.01))
     result = json.loads((tmp_path / "result.json").read_text())
     totals = result["totals"]
     lengths = np.array([len(text) for text in documents(45)])
     assert (totals["steps"], totals["epochs"], totals["documents"]) == (12, 2, 45)
     assert totals["tokens"] == 2 * 45 * CONTEXT
     assert totals["padding_tokens"] == 2 * np.maximum(CONTEXT - lengths, 0).sum()
-    assert totals["parameters"] == AutoModelForCausalLM.from_pretrained(tmp_path / "model").num_parameters()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert totals["parameters"] == model.num_parameters()
+    flops = totals["mean_tokens_per_second"] * model_flops_per_token(model, CONTEXT)
+    assert totals["mean_mfu"] == pytest.approx(flops / 1e10)
     assert totals["final_loss"] == losses(tmp_path)[-1]["loss"]
     names = {file["name"] for file in result["files"]}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names

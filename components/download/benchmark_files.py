@@ -78,6 +78,21 @@ def json_lines(data: bytes, source: str) -> Iterator[tuple[int, Any]]:
             raise InputError(f"{source} line {number} is no JSON ({error}); fetch the file again.") from error
 
 
+def json_rows(data: bytes, source: str) -> Iterator[tuple[int, Any]]:
+    """Yield (number, record) of a JSON list, or of JSON lines.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if data.lstrip()[:1] != b"[":
+        yield from json_lines(data, source)
+        return
+    try:
+        yield from enumerate(json.loads(data), start=1)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source} is no JSON ({error}); fetch the file again.") from error
+
+
 def _pubmedqa(files: dict[str, str], root: str) -> Iterator[Split]:
     name = _first(files, root, ("pubmedqa/ori_pqal.json", "pubmedqa/ori_pqal.sample.json"), required=True)
     truth_name = _first(files, root, ("pubmedqa/test_ground_truth.json",), required=True)

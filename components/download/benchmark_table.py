@@ -1,7 +1,7 @@
 """Benchmarks beyond PubMedQA, MedMCQA and MedQA: where each is, how many questions it has, how its rows read.
 
 To add one: an entry in ``TABLE``, with a function that makes a question of a row; and an entry in the catalogue of the
-evaluate stage, which says how it is asked. A row is a dict (Parquet, JSON lines) or a list of texts (CSV).
+evaluate stage, which says how it is asked. A row is a dict (Parquet, JSON, JSON lines) or a list of texts (CSV).
 """
 
 import csv
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from components.common.errors import InputError
-from components.download.benchmark_files import Split, json_lines
+from components.download.benchmark_files import Split, json_rows
 from components.download.benchmark_parquet import parquet_rows
 from components.download.questions import Question, mmlu_question
 
@@ -62,8 +62,14 @@ TABLE: Mapping[str, Entry] = {
     "mmlu_medical_genetics": _mmlu("medical_genetics", 100),
     "mmlu_professional_medicine": _mmlu("professional_medicine", 272),
 }
-SUITES: Mapping[str, Sequence[str]] = {"mmlu_medical": tuple(name for name in TABLE if name.startswith("mmlu_"))}
-OFFICIAL_COUNTS = {f"{name}-{split}": count for name, entry in TABLE.items() for split, count in entry.counts.items()}
+_MMLU_MEDICAL = tuple(name for name in TABLE if name.startswith("mmlu_"))
+# PubMedQA, MedMCQA and MedQA, the rest of MultiMedQA, are fetched in any case.
+SUITES: Mapping[str, Sequence[str]] = {"mmlu_medical": _MMLU_MEDICAL, "multimedqa": _MMLU_MEDICAL}
+
+
+def official_counts() -> dict[str, int]:
+    """Return how many questions each split of the table has, such as ``mmlu_anatomy-test``."""
+    return {f"{name}-{split}": count for name, entry in TABLE.items() for split, count in entry.counts.items()}
 
 
 def named(names: Sequence[str]) -> dict[str, Entry]:
@@ -93,7 +99,7 @@ def read_split(
         inputs: Its SHA-256, by name.
         is_sample: It is a part on purpose.
     """
-    read = {"csv": _csv_rows, "parquet": parquet_rows}.get(place.rpartition(".")[2], json_lines)
+    read = {"csv": _csv_rows, "parquet": parquet_rows}.get(place.rpartition(".")[2], json_rows)
     questions = (entry.question(split, number, row) for number, row in read(data, place))
     return Split(f"{name}-{split}", place, inputs, is_sample, questions)
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from itertools import chain
 
 from components.common import storage
@@ -12,7 +12,7 @@ from components.common.fingerprint import fingerprint, sha256_bytes
 from components.common.manifest import Manifest, Shard
 from components.common.shards import finished_shard, write_shard
 from components.download.benchmark_files import Split, files_below, splits_of_files
-from components.download.benchmark_table import OFFICIAL_COUNTS, TABLE, read_split
+from components.download.benchmark_table import TABLE, official_counts, read_split
 from components.download.instructions import with_instructions
 from components.download.official import COUNTS, pubmedqa_test_ids
 from components.download.questions import Question
@@ -21,17 +21,16 @@ from components.download.settings import DownloadSettings
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+_HUB = {"benchmarks", "hub", "more_benchmarks"}
 
 
-def download_benchmarks(settings: DownloadSettings, output_root: str, more: Sequence[str] = ()) -> Manifest:
+def download_benchmarks(settings: DownloadSettings, output_root: str) -> Manifest:
     """Read the benchmarks and store one JSONL per benchmark and split.
 
     Args:
         settings: The recipe's download section; ``benchmarks`` is ``sample``, ``hub``, or a folder or prefix with the
-            folders ``pubmedqa``, ``medmcqa`` and ``medqa``.
+            folders ``pubmedqa``, ``medmcqa`` and ``medqa``; ``more_benchmarks`` must be there too.
         output_root: The store's root URI.
-        more: Further benchmarks or suites to fetch from the hub, such as ``mmlu_medical``; of a folder, those that
-            are in it are taken.
 
     Returns:
         Manifest of kind ``benchmarks`` with the shards ``pubmedqa-test``, ``medmcqa-test`` (the official dev set),
@@ -47,7 +46,7 @@ def download_benchmarks(settings: DownloadSettings, output_root: str, more: Sequ
     counts: dict[str, int] = {}
     inputs: dict[str, str] = {}
     samples: list[str] = []
-    for split in _splits(settings, more):
+    for split in _splits(settings):
         lines, ids = _to_jsonl(split)
         if split.is_sample:
             samples.append(split.name)
@@ -56,6 +55,7 @@ def download_benchmarks(settings: DownloadSettings, output_root: str, more: Sequ
         if ids:
             contents[split.name], counts[split.name] = lines, len(ids)
             inputs |= split.inputs
+    _check_asked_for(settings, contents)
     samples.sort()
     if samples:
         log.warning("Samples, not the whole: %s; compare no results with published ones there.", ", ".join(samples))
@@ -65,7 +65,7 @@ def download_benchmarks(settings: DownloadSettings, output_root: str, more: Sequ
         kind="benchmarks",
         fingerprint=name,
         inputs=inputs,
-        settings=settings.model_dump(include={"benchmarks"} | ({"hub"} if settings.benchmarks == "hub" else set())),
+        settings=settings.model_dump(include=_HUB if settings.benchmarks == "hub" else {"benchmarks"}),
         shards=[_store(prefix, split, data, counts[split]) for split, data in contents.items()],
         totals={f"questions_{split.replace('-', '_')}": count for split, count in counts.items()},
         extra={"samples": samples} if samples else {},
@@ -73,12 +73,12 @@ def download_benchmarks(settings: DownloadSettings, output_root: str, more: Sequ
     return with_instructions(manifest, settings, output_root)
 
 
-def _splits(settings: DownloadSettings, more: Sequence[str]) -> Iterator[Split]:
+def _splits(settings: DownloadSettings) -> Iterator[Split]:
     place = settings.benchmarks
     if place == "hub":
         from components.download.benchmark_hub import splits_of_hub
 
-        return splits_of_hub(settings.hub, settings.transport, more)
+        return splits_of_hub(settings.hub, settings.transport, settings.more_benchmarks)
     if place == "sample":
         from components.download.sample import BENCHMARKS_DIR
 
@@ -120,7 +120,7 @@ def _line(question: Question) -> bytes:
 
 
 def _check_official(split: Split, ids: list[str]) -> None:
-    due = (COUNTS | OFFICIAL_COUNTS)[split.name]
+    due = (COUNTS | official_counts())[split.name]
     if len(ids) != due:
         raise InputError(
             f"{split.source} gives {len(ids):,} questions of {split.name} and the official number is {due:,}; fetch it "
@@ -128,6 +128,14 @@ def _check_official(split: Split, ids: list[str]) -> None:
         )
     if split.name == "pubmedqa-test" and set(ids) != pubmedqa_test_ids():
         raise InputError(f"{split.source}: the 500 test questions are not PubMedQA's official ones; fetch it again.")
+
+
+def _check_asked_for(settings: DownloadSettings, found: Collection[str]) -> None:
+    if missing := [name for name in settings.more_benchmarks if f"{name}-test" not in found]:
+        raise InputError(
+            f"download.benchmarks={settings.benchmarks} has no test questions of {', '.join(missing)}, which "
+            "download.more_benchmarks asks for; add their files, or set download.benchmarks to hub."
+        )
 
 
 def _store(prefix: str, split: str, data: bytes, rows: int) -> Shard:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from components.common.errors import InputError
 from components.common.pmc.licences import COMMERCIAL, NONCOMMERCIAL
 from components.common.pmc.settings import PmcSettings, TransportSettings
 from components.common.section import Section
@@ -88,6 +89,11 @@ class DownloadSettings(Section):
     benchmarks: str = Field(
         default="sample", description="sample, hub, or a folder or s3:// prefix with the official files"
     )
+    more_benchmarks: list[str] = Field(
+        default=[],
+        description="Benchmarks and suites to fetch beside these three, such as mmlu_medical; of a folder, those that "
+        "are in it are taken in any case",
+    )
     hub: HubSettings = Field(default_factory=HubSettings)
     instructions: str = Field(
         default="",
@@ -116,6 +122,17 @@ class DownloadSettings(Section):
     version: str = Field(
         default="", description="State of the sources; `run` fills it, so that a changed folder is not cached"
     )
+
+    @field_validator("more_benchmarks")
+    @classmethod
+    def _known_benchmarks(cls, names: list[str]) -> list[str]:
+        # The table reads Parquet too: a command that names no benchmark need not wait for that to load.
+        from components.download.benchmark_table import named
+
+        try:
+            return list(named(names))
+        except InputError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _files_need_a_place(self) -> "DownloadSettings":

@@ -1,7 +1,7 @@
 """The benchmarks that can be answered: which task of lm-evaluation-harness each is, and how its documents look.
 
 To add one: an entry here with the file of lm-eval's task, the options it scores and the fields it reads from a
-question; the name in ``settings.BenchmarkName``; and its source in the download stage's ``benchmark_table``.
+question; and its source in the download stage's ``benchmark_table``.
 """
 
 from collections.abc import Callable, Mapping

@@ -50,7 +50,7 @@ class Server:
         Raises:
             InputError: The server does not answer, or does not serve the model.
         """
-        name = settings.model.replace("{role}", role)
+        name = settings.model.replace("{role}", role.replace(" ", "-"))
         self.tokenizer = tokenizer
         self.vocabulary: int = config.get_text_config().vocab_size
         limit: int = _served_length(settings.url, name) or config.get_text_config().max_position_embeddings

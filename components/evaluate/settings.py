@@ -5,20 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from components.common.section import Section
-from components.evaluate.catalogue import SUITES
+from components.evaluate.catalogue import BENCHMARKS, SUITES
 
-BenchmarkName = Literal[
-    "pubmedqa",
-    "medmcqa",
-    "medqa",
-    "mmlu_anatomy",
-    "mmlu_clinical_knowledge",
-    "mmlu_college_biology",
-    "mmlu_college_medicine",
-    "mmlu_medical_genetics",
-    "mmlu_professional_medicine",
-]
-SuiteName = Literal["mmlu_medical", "multimedqa"]
 PromptFormat = Literal["harness", "authors", "instruct"]
 _MOST_EXAMPLES = 32
 _LEARNT = {"pubmedqa", "medmcqa", "medqa"}  # of which there are training questions to fine-tune on
@@ -36,7 +24,9 @@ class EngineSettings(Section):
         "environment (OPENAI_API_KEY)",
     )
     model: str = Field(
-        default="", description="server: the name it serves the model by; {role} in it becomes base, candidate, ..."
+        default="",
+        description="server: the name it serves the model by; {role} in it becomes base, candidate, champion, or such as "
+        "base-fine-tuned-NAME for the run finetune.NAME",
     )
     parallel_requests: int = Field(default=16, ge=1, le=1024, description="server: requests that wait at once")
     timeout_seconds: int = Field(default=300, ge=1, description="server: the longest wait for an answer")
@@ -51,13 +41,13 @@ class EngineSettings(Section):
 class EvaluateSettings(Section):
     """What is measured on every model, and how."""
 
-    benchmarks: list[BenchmarkName | SuiteName] = Field(
+    benchmarks: list[str] = Field(
         default=["pubmedqa", "medmcqa", "medqa"],
         min_length=1,
         description="Benchmarks to answer, each with the task of lm-evaluation-harness that the field quotes; "
         "mmlu_medical and multimedqa stand for several.",
     )
-    num_fewshot: int | dict[BenchmarkName, int] = Field(
+    num_fewshot: int | dict[str, int] = Field(
         default=0,
         description="Solved examples before each question; 0 is zero-shot. One number, or one for each benchmark.",
     )
@@ -108,10 +98,13 @@ class EvaluateSettings(Section):
 
     @field_validator("benchmarks")
     @classmethod
-    def _suites_are_their_parts(cls, names: list[Any]) -> list[Any]:
+    def _suites_are_their_parts(cls, names: list[str]) -> list[str]:
         if len(set(names)) != len(names):
             raise ValueError(f"each benchmark may be named once, not {', '.join(names)}")
         parts = [part for name in names for part in SUITES.get(name, (name,))]
+        if unknown := [name for name in parts if name not in BENCHMARKS]:
+            known = ", ".join([*BENCHMARKS, *SUITES])
+            raise ValueError(f"there is no benchmark {unknown[0]!r}; known are {known}")
         return list(dict.fromkeys(parts))
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from components.train.checkpoints.history import History, to_json_lines
 from components.train.data.batches import StepBatch
 from components.train.distributed import Layout
 from components.train.launching.job import TrainJob, TrainResult
+from components.train.measuring.meter import Meter
 from components.train.modelling.export import export_model
 
 _RECORDED = ("loss", "gradient_norm", "learning_rate", "seconds", "validation_loss")
@@ -23,7 +24,9 @@ def step_record(step: int, metrics: dict[str, float], batch: StepBatch, accepted
     return record if accepted else record | {"skipped": True}
 
 
-def finish(job: TrainJob, layout: Layout, model: PreTrainedModel, base: Path, history: History) -> None:
+def finish(
+    job: TrainJob, layout: Layout, model: PreTrainedModel, base: Path, history: History, meter: Meter
+) -> None:
     """Export the model and write the result, which marks the run as finished; every process must call this."""
     model_uri = storage.join(job.output_uri, "model")
     base_name = None if job.base_model_uri.startswith(storage.FILE_SCHEME) else job.base_model_uri
@@ -31,12 +34,15 @@ def finish(job: TrainJob, layout: Layout, model: PreTrainedModel, base: Path, hi
     if not layout.is_first:
         return
     storage.write(storage.join(job.output_uri, "losses.jsonl"), to_json_lines(history).encode())
-    result = TrainResult(model_uri=model_uri, files=files, totals=_totals(job, layout, model, history))
+    result = TrainResult(model_uri=model_uri, files=files, totals=_totals(job, layout, model, history, meter))
     storage.write(storage.join(job.output_uri, "result.json"), result.model_dump_json(indent=1).encode())
 
 
-def _totals(job: TrainJob, layout: Layout, model: PreTrainedModel, history: History) -> dict[str, int | float]:
+def _totals(
+    job: TrainJob, layout: Layout, model: PreTrainedModel, history: History, meter: Meter
+) -> dict[str, int | float]:
     tokens = sum(record["tokens"] for record in history)
+    tokens_per_second = tokens / sum(record["seconds"] for record in history)
     taken = [record for record in history if not record.get("skipped")]
     held_out = [record["validation_loss"] for record in history if record.get("validation_loss") is not None]
     totals: dict[str, int | float] = {
@@ -48,9 +54,11 @@ def _totals(job: TrainJob, layout: Layout, model: PreTrainedModel, history: Hist
         "padding_tokens": sum(record["padding"] for record in history),
         "parameters": model.num_parameters(),
         "trained_parameters": model.num_parameters(only_trainable=True),
-        "mean_tokens_per_second": tokens / sum(record["seconds"] for record in history),
+        "mean_tokens_per_second": tokens_per_second,
         "processes": layout.world,
     }
+    if (mfu := meter.mfu(tokens_per_second)) is not None:
+        totals["mean_mfu"] = mfu
     if taken:
         totals["final_loss"] = taken[-1]["loss"]
     if held_out:

@@ -97,7 +97,7 @@ def train(job: TrainJob, layout: Layout, stop: StopSignal) -> None:
                     log.warning("Stopped by SIGTERM after step %d; a new run goes on from there.", step + 1)
                     raise SystemExit(STOPPED_EXIT_CODE)
         checkpoints.finish()
-    finish(job, layout, model, base, history)
+    finish(job, layout, model, base, history, meter)
 
 
 def main() -> None:

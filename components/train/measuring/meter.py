@@ -114,12 +114,17 @@ class Meter:
         metrics[name] = time.perf_counter() - started
         self._last += metrics[name]
 
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Model FLOPS utilisation at that throughput of all devices together; None where their peak is unknown."""
+        if self._peak_flops is None:
+            return None
+        return tokens_per_second / self._layout.world * self._flops_per_token / self._peak_flops
+
     def _throughput(self, tokens: int, seconds: float) -> dict[str, float]:
-        per_device = tokens / seconds / self._layout.world
-        found = {"tokens_per_second": tokens / seconds, "tokens_per_second_per_device": per_device}
-        if self._peak_flops is not None:
-            found["mfu"] = per_device * self._flops_per_token / self._peak_flops
-        return found
+        rate = tokens / seconds
+        found = {"tokens_per_second": rate, "tokens_per_second_per_device": rate / self._layout.world}
+        mfu = self.mfu(rate)
+        return found if mfu is None else found | {"mfu": mfu}
 
     def _of_all_processes(self) -> dict[str, float]:
         """Step times, waits and memory over all processes, of the last steps."""
