@@ -4,14 +4,20 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 from kfp import dsl, kubernetes
+from kfp.dsl import pipeline_task
 
 from components.common.logs import without_credentials
 from components.common.section import Section
 from components.common.settings import get_settings
 from pipelines.step_settings import STEPS, StepSettings, StepsSettings
+
+# Before each setting of a task, KFP wants its caller's name and asks for the whole stack with the source of every frame.
+# Where many modules are loaded, as in a notebook, that takes 20 s a compilation; the stack without sources takes none.
+pipeline_task.inspect = SimpleNamespace(stack=functools.partial(inspect.stack, 0))
 
 _AT_RUN_TIME = ("cpu", "cpu_limit", "memory", "memory_limit", "node_selector", "tolerations")
 _TMP, _SHARED_MEMORY = "/tmp", "/dev/shm"  # noqa: S108 - the pod's own

@@ -268,3 +268,11 @@ def test_the_paper_recipe_asks_for_a_gpu_only_where_one_is_used() -> None:
     assert {step for step in STEPS if recipe.steps.of(step).gpus} == {"evaluate"}
     assert recipe.train.launcher == "pytorchjob"
     assert recipe.steps.of("evaluate").tolerations[0].key == "nvidia.com/gpu"
+
+
+def test_a_compilation_does_not_read_the_sources_of_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("KFP has asked for the source of a frame")
+
+    monkeypatch.setattr("inspect.findsource", read)
+    build_pipeline(load_recipe("tiny"), on_cluster=True)
