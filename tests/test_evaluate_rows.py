@@ -42,6 +42,18 @@ def test_other_beginnings_make_other_groups_and_single_prompts_share_one():
     assert [group.prefix for group in groups if [3, 4] in [row.tokens for row in group.rows]] == [[]]
 
 
+def test_a_beginning_is_shared_where_that_is_cheaper_than_to_compute_it_again():
+    def shared(beginning: int, rest: int, rows: int, token_cost: float) -> bool:
+        contexts = [[*range(beginning), *[9000 + n] * rest] for n in range(rows)]
+        groups = make_groups([request(context, [7]) for context in contexts], 99_999, token_cost=token_cost)
+        return any(group.prefix for group in groups)
+
+    assert shared(2000, 400, 12, 1536.0), "solved examples before every question"
+    assert not shared(400, 2000, 2, 1536.0), "two prompts that were drawn the same first example"
+    assert shared(400, 2000, 2, 24576.0), "the same with a model that is sixteen times as wide"
+    assert not shared(30, 400, 500, 1536.0)
+
+
 def test_an_input_that_is_too_long_loses_its_start_each_option_for_itself():
     (group,) = make_groups([request([1, 2, 3, 4], [7]), request([1, 2, 3, 4], [8, 9])], max_length=4)
     rows = {row.options[0].request: row for row in group.rows}

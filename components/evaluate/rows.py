@@ -6,6 +6,7 @@ seeing each other, and each counts its positions from the end of the prompt. A *
 such as with the same solved examples: that beginning is computed once.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,13 +61,17 @@ class Group:
     rows: list[Row]
 
 
-def make_groups(requests: Sequence[Request], max_length: int, longest_shared: int | None = None) -> list[Group]:
+def make_groups(
+    requests: Sequence[Request], max_length: int, longest_shared: int | None = None, token_cost: float = math.inf
+) -> list[Group]:
     """Arrange requests so that nothing is computed twice.
 
     Args:
         requests: What lm-eval asks.
         max_length: Of an input in tokens; a longer one loses its start, each option for itself, as in lm-eval.
         longest_shared: A longer row (a sliding window would move within it) is computed by itself, option by option.
+        token_cost: What a token costs a layer before it attends to any, in pairs of tokens of which one attends to the
+            other; a beginning is only shared where that is cheaper. Infinite: attention costs nothing.
     """
     rows = _make_rows(requests, max_length, longest_shared)
     alone = [row for row in rows if longest_shared is not None and _extent(row) > longest_shared]
@@ -77,7 +82,13 @@ def make_groups(requests: Sequence[Request], max_length: int, longest_shared: in
     for beginning in list(alike):
         if len(beginning) < _LEAST_SHARED or len(alike[beginning]) < 2:
             alone += alike.pop(beginning)
-    groups = [_group(members) for members in alike.values()]
+    groups = []
+    for members in alike.values():
+        group = _group(members)
+        if _saves(group, token_cost):
+            groups.append(group)
+        else:
+            alone += members
     return [*groups, Group([], _longest_first(alone))] if alone else groups
 
 
@@ -131,6 +142,21 @@ def _group(rows: list[Row]) -> Group:
     common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), limit)
     common = min(common, limit)
     return Group(first[:common], _longest_first([row.without(common) for row in rows]))
+
+
+def _saves(group: Group, token_cost: float) -> bool:
+    """Whether a beginning that is computed once saves more than what it costs.
+
+    A row by itself attends to what is before each token only. After a shared beginning it needs a mask, with which
+    every token attends to all and half of that is thrown away.
+    """
+    if token_cost == math.inf:
+        return True
+    before = len(group.prefix)
+    alone = sum((before + n) * (token_cost + (before + n) / 2) for n in (len(row.tokens) for row in group.rows))
+    shared = before * (token_cost + before / 2)
+    shared += sum(n * (token_cost + before + n) for n in (len(row.tokens) for row in group.rows))
+    return shared < alone
 
 
 def _longest_first(rows: list[Row]) -> list[Row]:
