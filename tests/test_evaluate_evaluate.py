@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from kfp import dsl
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -13,7 +14,9 @@ from components.common import storage
 from components.common.absent import absent, is_absent
 from components.common.errors import InputError, PipelineError
 from components.common.manifest import Manifest
+from components.common.settings import get_settings
 from components.evaluate import evaluate as module
+from components.evaluate.component import evaluate_model
 from components.evaluate.engine import Builtin
 from components.evaluate.evaluate import evaluate
 from components.evaluate.perplexity import held_out_loss
@@ -61,13 +64,25 @@ def benchmarks(tmp_path) -> Manifest:
 
 
 def test_of_a_champion_that_is_not_there_nothing_is_measured_and_the_obstacle_is_handed_on(
-    corpus, benchmarks, tmp_path
+    corpus, benchmarks, tmp_path, monkeypatch
 ):
+    monkeypatch.setenv("PMC_STORE_URI", f"file://{tmp_path}/store")
+    get_settings.cache_clear()
     for obstacle in ("", "its weights are gone"):
-        found = evaluate("champion", absent("model", obstacle), benchmarks, corpus, SETTINGS, tmp_path.as_uri())
+        given = {"model": absent("model", obstacle), "benchmarks": benchmarks, "corpus": corpus}
+        for name, manifest in given.items():
+            manifest.save(tmp_path / name / "manifest.json")
+        evaluate_model.python_func(
+            role="champion",
+            evaluate={},
+            **{name: dsl.Dataset(name=name, uri=str(tmp_path / name / "manifest.json")) for name in given},
+            evaluation=dsl.Dataset(name="evaluation", uri=str(tmp_path / "found")),
+            metrics=dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics")),
+        )
+        found = Manifest.load(tmp_path / "found")
         assert is_absent(found)
         assert found.extra == {"of": "evaluation", "obstacle": obstacle}
-    assert not (tmp_path / "evaluations").exists()
+    assert not (tmp_path / "store" / "evaluations").exists()
 
 
 def test_a_model_fine_tuned_on_questions_is_asked_those_of_the_papers_table_without_examples():

@@ -21,10 +21,10 @@ def evaluate_model(
     from pathlib import Path
 
     from components.common import storage
+    from components.common.absent import absent, is_absent
     from components.common.manifest import Manifest
     from components.common.settings import get_settings
     from components.common.step import step
-    from components.evaluate.evaluate import evaluate as logic
     from components.evaluate.settings import EvaluateSettings
 
     name = f"{role} fine-tuned {finetune['name']}" if finetune else role
@@ -35,7 +35,13 @@ def evaluate_model(
         current.run.log_dataset(held_out, "evaluation")
         current.run.log_dataset(questions, "evaluation")
         root = storage.to_uri(get_settings().store_uri)
-        manifest = logic(name, Manifest.load(model.path), questions, held_out, settings, root)
+        measured = Manifest.load(model.path)
+        if is_absent(measured):  # such as a champion where there is none: no need to wait for torch and lm-eval to load
+            manifest = absent("evaluation", measured.extra["obstacle"])
+        else:
+            from components.evaluate.evaluate import evaluate as logic
+
+            manifest = logic(name, measured, questions, held_out, settings, root)
         manifest.save(evaluation.path)
         evaluation.metadata.update(manifest.metadata())
         # A metrics artifact without a file counts as missing, and its step would never come from the cache.

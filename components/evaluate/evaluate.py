@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from components.common import storage
-from components.common.absent import absent, is_absent
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest, Shard
@@ -65,9 +64,6 @@ def evaluate(
         PipelineError: The model gives no finite probabilities.
         StorageError: The store refuses.
     """
-    if is_absent(model):
-        log.info("There is no %s, so nothing is measured.", name)
-        return absent("evaluation", model.extra["obstacle"])
     _check_kinds(model, benchmarks, corpus)
     model_uri(model)
     settings = settings.after(model.settings.get("objective"))

@@ -25,8 +25,8 @@ class EngineSettings(Section):
     )
     model: str = Field(
         default="",
-        description="server: the name it serves the model by; {role} in it becomes base, candidate, champion, or such as "
-        "base-fine-tuned-NAME for the run finetune.NAME",
+        description="server: the name it serves the model by; {role} in it becomes base, candidate, champion, or "
+        "such as base-fine-tuned-NAME for the run finetune.NAME",
     )
     parallel_requests: int = Field(default=16, ge=1, le=1024, description="server: requests that wait at once")
     timeout_seconds: int = Field(default=300, ge=1, description="server: the longest wait for an answer")
