@@ -12,7 +12,6 @@ RECIPE   ?= tiny
 SOURCE   ?=
 ARTICLES ?=
 SET      ?=
-MODEL    ?= pmc-llama-tiny
 PORT     ?= 5000
 CHAT_PORT ?= 7860
 PMC_HOME ?= .pmc
@@ -35,7 +34,7 @@ settings := $(if $(SOURCE),--set download.source=$(SOURCE)) $(if $(ARTICLES),--s
 
 help: ## Print this help
 	@awk 'BEGIN {FS = ":.*## "; print "Targets:"} /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: RECIPE=$(RECIPE) SOURCE= ARTICLES= MODEL=$(MODEL) SET='train.epochs=3 ...' PMC_HOME=$(PMC_HOME) PORT=$(PORT)"
+	@echo "Variables: RECIPE=$(RECIPE) SOURCE= ARTICLES= MODEL= SET='train.epochs=3 ...' PMC_HOME=$(PMC_HOME) PORT=$(PORT)"
 
 setup: $(READY) ## Make the virtual environment, if it is missing or older than constraints.txt
 
@@ -59,6 +58,7 @@ run: $(READY) ## Run the pipeline here: make run [RECIPE=tiny] [SOURCE=pmc] [SOU
 run-containers: $(READY) ## Run it here with every step in its image; S3 and MLflow from .env: make run-containers [MOUNTS=folder] [GPUS=1]
 	@$(BIN)/python -m pipelines run-containers --recipe $(RECIPE) $(settings) $(foreach path,$(MOUNTS),--mount '$(path)') $(if $(GPUS),--gpus)
 
+retractions: MODEL ?= pmc-llama-tiny
 retractions: $(READY) ## Say which articles a registered model learned from were retracted since: make retractions MODEL=name
 	@$(BIN)/python -m pipelines retractions --model $(MODEL) --recipe $(RECIPE) $(settings)
 
@@ -125,6 +125,7 @@ bench: $(READY) ## Measure, an hour: make bench [ARTICLES=archive of JATS files]
 	$(if $(QUESTIONS),$(BIN)/python -m benchmarks.evaluation --questions $(QUESTIONS) $(if $(TOKENIZER),--tokenizer $(TOKENIZER)))
 	$(BIN)/python -m benchmarks.peers $(if $(ARTICLES),--articles $(ARTICLES))
 
+chat: MODEL ?= pmc-llama-tiny-instruct
 chat: $(READY) ## Talk to a registered model on http://127.0.0.1:7860: make chat [MODEL=name|name@alias|name/3] [CHAT_PORT=]
 	@$(BIN)/python -m pipelines chat --model $(MODEL) --port $(CHAT_PORT)
 

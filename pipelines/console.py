@@ -51,10 +51,13 @@ def show_results(results: list[StepResult], seconds: float, tracking_uri: str, l
     lines = [f"{len(results)} tasks, {sum(r.cached for r in results)} from the cache, {seconds:.1f} s in all."]
     console.print()
     console.print(_steps_table(results))
-    registration = next((r.metadata for r in results if "reason" in r.metadata), None)
+    registered = [r.metadata for r in results if "reason" in r.metadata]
+    answering = [each for each in registered if "taught_from" in each]
+    registration = next((each for each in registered if each not in answering), None)
     if registration is not None:
         console.print(_outcome(registration))
         lines += _where(registration)
+        lines += [_answering(each) for each in answering]
     if tracking_uri.startswith("sqlite:"):
         lines.append(f"MLflow:   make ui   (mlflow ui --backend-store-uri '{tracking_uri}')")
     elif tracking_uri:
@@ -118,7 +121,13 @@ def _where(registration: dict[str, Any]) -> list[str]:
         f"Verdict:  {registration['reason']}",
         f"Model:    {registration['model']} version {registration['version']} ({', '.join(registration['aliases'])})",
         f"Weights:  {registration['model_uri']}",
+        f"Report:   {registration['report_uri']}",
     ]
+
+
+def _answering(registration: dict[str, Any]) -> str:
+    name, aliases = registration["model"], ", ".join(registration["aliases"])
+    return f"Answers:  {name} version {registration['version']} ({aliases}): make chat MODEL={name}"
 
 
 _MEASURES = {"perplexity": "Held-out perplexity", "pubmedqa": "PubMedQA", "medmcqa": "MedMCQA", "medqa": "MedQA-USMLE"}

@@ -15,8 +15,8 @@ from components.common.section import Section
 from components.common.settings import get_settings
 from pipelines.step_settings import STEPS, StepSettings, StepsSettings
 
-# Before each setting of a task, KFP wants its caller's name and asks for the whole stack with the source of every frame.
-# Where many modules are loaded, as in a notebook, that takes 20 s a compilation; the stack without sources takes none.
+# Before each setting of a task, KFP wants its caller's name and asks for the whole stack with every frame's source.
+# Where many modules are loaded, as in a notebook, that takes 20 s a compilation; without the sources, none.
 pipeline_task.inspect = SimpleNamespace(stack=functools.partial(inspect.stack, 0))
 
 _AT_RUN_TIME = ("cpu", "cpu_limit", "memory", "memory_limit", "node_selector", "tolerations")

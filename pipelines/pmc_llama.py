@@ -8,7 +8,7 @@ from components.download.component import download_base_model, download_benchmar
 from components.evaluate.component import evaluate_model
 from components.preflight.component import run_preflight
 from components.preprocess.component import assemble_corpus, extract_shard, find_duplicates, tokenize_shard
-from components.register.component import champion_model, register_model
+from components.register.component import champion_model, register_answering_model, register_model
 from components.summary.component import summarise_run
 from components.train.component import finetune_model, train_model
 from pipelines.placing import Placing
@@ -27,9 +27,11 @@ def build_pipeline(defaults: Recipe, on_cluster: bool = False) -> Any:
     3. Train the base model on the corpus.
     4. Evaluate base, candidate and the champion that is there, all alike.
     5. Fine-tune base and candidate under the same settings, as the paper does, and evaluate these too: each of the
-       recipe's fine-tuning runs beside the others. Let the candidate learn to follow instructions. A recipe without
-       such runs has no such boxes, and a list that is empty when the run starts would leave KFP nothing to collect.
+       recipe's fine-tuning runs beside the others. A recipe without such runs has no such box, and a list that is empty
+       when the run starts would leave KFP nothing to collect.
     6. Register the candidate; it becomes champion when it passes the gate.
+    7. Let the candidate learn to follow instructions, evaluate it again and register what answers, under a name of its
+       own. This box comes last: what answers may be no better than what it was taught from, whose verdict it needs.
 
     Before all, a look whether everything is there that the run needs. Whatever happens, the last step writes the run's
     summary and deletes what is left of it on the cluster.
@@ -168,12 +170,7 @@ def build_pipeline(defaults: Recipe, on_cluster: bool = False) -> Any:
                     "fine_tuned_candidate_evaluations": dsl.Collected(results),
                 }
 
-            if values["instruct"]:
-                with dsl.ParallelFor(instruct, name="Follow instructions") as run:
-                    tuned = finetuned("candidate", candidate.outputs["model"], run, "Teach the candidate to answer")
-                    measured("candidate", tuned, "Evaluate the candidate that answers", finetune=run)
-
-            placed(
+            registered = placed(
                 register_model(
                     recipe=recipe,
                     register=register,
@@ -187,6 +184,27 @@ def build_pipeline(defaults: Recipe, on_cluster: bool = False) -> Any:
                 "register",
                 "Register the model",
             )
+
+            if values["instruct"]:
+                with dsl.ParallelFor(instruct, name="Follow instructions") as run:
+                    tuned = finetuned("candidate", candidate.outputs["model"], run, "Teach the candidate to answer")
+                    answers = measured("candidate", tuned, "Evaluate the candidate that answers", finetune=run)
+                    placed(
+                        register_answering_model(
+                            recipe=recipe,
+                            register=register,
+                            finetune=run,
+                            model=tuned,
+                            evaluation=answers,
+                            parent=candidate.outputs["model"],
+                            parent_evaluation=evaluations["candidate_evaluation"],
+                            parent_registration=registered.outputs["registration"],
+                            corpus=corpus.outputs["corpus"],
+                            benchmarks=benchmarks.outputs["benchmarks"],
+                        ),
+                        "register",
+                        "Register the model that answers",
+                    )
 
     return pmc_llama
 

@@ -23,6 +23,7 @@ from components.train.settings import FinetuneSettings, TrainSettings
 from pipelines.step_settings import StepsSettings
 
 RECIPES = resources.files("pipelines") / "recipes"
+_ALWAYS_FETCHED = ("pubmedqa", "medmcqa", "medqa")
 _ANY_NAME = "<name>"  # in the keys of a section that holds several parts by name
 
 RunName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
@@ -39,7 +40,8 @@ class Recipe(Section):
     finetune: dict[RunName, FinetuneSettings] = Field(
         default_factory=dict,
         description="Fine-tuning runs by name, each of the base and of the candidate, compared under the same settings "
-        "as in the paper; one with objective: instruct is of the candidate alone. {} or null: none; "
+        "as in the paper; one with objective: instruct is of the candidate alone, and registered as "
+        "<register.model_name>-<name>. {} or null: none; "
         "`finetune.NAME=null` leaves one out.",
     )
     evaluate: EvaluateSettings
@@ -59,6 +61,52 @@ class Recipe(Section):
                     f"finetune.{name}.launcher is {run.launcher}, so train must run on the same cluster, in the same "
                     f"namespace; set train.launcher (now {self.train.launcher}) and train.cluster.namespace alike"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _what_answers_can_be_taught_and_registered(self) -> "Recipe":
+        """Both would else be found out by a step after the training."""
+        for name, run in self.finetune.items():
+            if run.objective != "instruct":
+                continue
+            if not self.download.instructions:
+                raise ValueError(
+                    f"finetune.{name}.objective is instruct, but download.instructions is empty; name an instruction "
+                    "set there (sample, a folder, an s3:// prefix, or owner/name@commit on the hub)"
+                )
+            if run.method == "lora" and not run.merge_adapter:
+                raise ValueError(
+                    f"finetune.{name}.objective is instruct, but finetune.{name}.merge_adapter is false, and an "
+                    "adapter alone is not registered; set it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _every_benchmark_is_fetched(self) -> "Recipe":
+        fetched = [*_ALWAYS_FETCHED, *self.download.more_benchmarks]
+        missing = [name for name in self.evaluate.benchmarks if name not in fetched]
+        if missing and self.download.benchmarks in ("hub", "sample"):
+            raise ValueError(
+                f"evaluate.benchmarks has {', '.join(missing)}, which download.benchmarks={self.download.benchmarks} "
+                "does not fetch; add to download.more_benchmarks what is on the hub, or name a folder with the files"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_gate_will_have_what_it_asks_for(self) -> "Recipe":
+        """It refuses what is not there; that would be said after the training."""
+        missing = [name for name in self.register_.benchmarks if name not in self.evaluate.benchmarks]
+        if missing:
+            raise ValueError(
+                f"register.benchmarks decide by {', '.join(missing)}, which evaluate.benchmarks leaves out; name the "
+                "same in both"
+            )
+        compared = [name for name, run in self.finetune.items() if run.objective == "finetune"]
+        if self.register_.judged_on == "fine_tuned" and not compared:
+            raise ValueError(
+                "register.judged_on is fine_tuned, but there is no fine-tuning run to compare by; add one to finetune, "
+                "or set register.judged_on to as_is"
+            )
         return self
 
     def arguments(self) -> dict[str, Any]:
@@ -225,6 +273,8 @@ def _explain(problem: Any) -> str:
         return f"there is no setting {where!r}{_nearest_setting(where)}"
     message = problem["msg"].removeprefix("Value error, ")
     shown = problem["input"]
+    if not where:  # what several sections have to agree on
+        return message
     if problem["type"] == "missing" or isinstance(shown, dict):
         return f"{where}: {message}"
     return f"{where}: {message}, not {shown!r}"

@@ -121,13 +121,16 @@ def write_corpus(
     of: int = 100,
     licences: Mapping[str, int] | None = None,
     flagged: Iterable[str] = (),
+    in_training: Iterable[str] = (),
 ) -> Manifest:
     """Write a corpus's manifest and its table of test questions, as the preprocess stage does.
 
-    `flagged` are the ids, such as ``medqa-3``, that an article of the corpus holds.
+    `flagged` are the ids, such as ``medqa-3``, that an article of the corpus holds, `in_training` those that the
+    benchmark's own training questions hold.
     """
-    held = set(flagged)
-    rows = [_contamination_row(name, f"{name}-{i}", f"{name}-{i}" in held) for name in benchmarks for i in range(of)]
+    held, learned = set(flagged), set(in_training)
+    ids = [(name, f"{name}-{i}") for name in benchmarks for i in range(of)]
+    rows = [_contamination_row(name, each, each in held, each in learned) for name, each in ids]
     counts = dict(licences or {"CC BY 4.0": 7, "CC0 1.0": 2})
     mark = fingerprint(rows, counts)
     place = folder / "contamination" / mark
@@ -176,7 +179,7 @@ def write_questions(folder: Path, benchmarks: Sequence[str] = ("medqa",), of: in
     return Manifest(kind="benchmarks", fingerprint=mark, inputs={}, settings={}, shards=shards, totals={})
 
 
-def _contamination_row(benchmark: str, question: str, held: bool) -> dict[str, Any]:
+def _contamination_row(benchmark: str, question: str, held: bool, in_training: bool) -> dict[str, Any]:
     return {
         "benchmark": f"{benchmark}-test",
         "question_id": question,
@@ -188,5 +191,5 @@ def _contamination_row(benchmark: str, question: str, held: bool) -> dict[str, A
         "coverage": 0.9 * held,
         "articles_in_corpus": int(held),
         "coverage_in_corpus": 0.9 * held,
-        "training_coverage": 0.0,
+        "training_coverage": 0.9 * in_training,
     }

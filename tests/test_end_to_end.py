@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pipeline_helpers import QUICK, TASKS, Finished, kill_when, losses, manifests, run, start
+from pipeline_helpers import ANSWERING, QUICK, TASKS, Finished, kill_when, losses, manifests, run, start
 
 from components.common import storage
 from components.common.manifest import Manifest
@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> Finished:
-    finished = run(home, *QUICK)
+    finished = run(home, *ANSWERING)
     assert finished.code == 0, finished.output
     return finished
 
@@ -46,7 +46,9 @@ def test_a_run_ends_with_a_registered_model_and_a_true_table(first: Finished, ho
 
 
 def test_base_and_candidate_are_compared_after_the_same_fine_tuning_too(first: Finished, home: Path) -> None:
-    (uri,) = [entry.uri for entry in storage.list_files(storage.to_uri(home / "store" / "comparisons"))]
+    (uri,) = [
+        entry.uri for entry in storage.list_files(storage.to_uri(home / "store" / "comparisons" / "pmc-llama-tiny"))
+    ]
     comparison = json.loads(storage.read(uri))
     rows = {(row["model"], row["setting"]): row["cells"] for row in comparison["table"]["rows"]}
     assert rows["PMC-LLaMA-7B", "full fine-tuning"]["usmle_in"]["value"] == 0.4061
@@ -56,6 +58,22 @@ def test_base_and_candidate_are_compared_after_the_same_fine_tuning_too(first: F
         assert rows[role, "full fine-tuning"]["usmle_out"] is None  # it learned its training questions
     settings = [pair["setting"] for pair in comparison["pairs"] if not pair["obstacles"]]
     assert settings == ["as is", "fine-tuned on medmcqa and medqa (full)"]
+
+
+def test_the_model_that_answers_is_registered_beside_the_one_that_it_was_taught_from(
+    first: Finished, home: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    (version,) = client.search_model_versions("name='pmc-llama-tiny-instruct'")
+    (parent,) = client.search_model_versions("name='pmc-llama-tiny'")
+    assert version.tags["taught_from"] == "pmc-llama-tiny/1"
+    assert version.tags["base_fingerprint"] == parent.tags["model_fingerprint"]
+    assert version.tags["corpus_fingerprint"] == parent.tags["corpus_fingerprint"]
+    assert version.tags["verdict_reason"].startswith(("Promoted: ", "Not promoted: "))
+    assert "candidate" in client.get_registered_model("pmc-llama-tiny-instruct").aliases
+    assert "# pmc-llama-tiny-instruct" in storage.read(version.tags["card_uri"]).decode()
 
 
 def test_mlflow_shows_one_parent_with_nested_steps_and_metrics_over_steps(first: Finished, home: Path) -> None:
@@ -95,7 +113,7 @@ def test_the_registered_model_loads_and_generates(first: Finished, home: Path) -
 
 
 def test_the_same_run_again_takes_every_step_from_the_cache(first: Finished, home: Path) -> None:
-    again = run(home, *QUICK)
+    again = run(home, *ANSWERING)
     assert again.code == 0, again.output
     total, cached = _counts(again)
     assert (total, cached) == (TASKS, TASKS), again.output

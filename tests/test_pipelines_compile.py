@@ -81,16 +81,35 @@ def test_the_fine_tuning_runs_are_a_list_that_can_be_changed_when_a_run_starts(t
 
 
 def test_a_recipe_without_fine_tuning_has_neither_its_boxes_nor_its_parameters(tmp_path: Path) -> None:
-    parameters, loops = _loops("paper", ("finetune=null",), tmp_path)
+    parameters, loops = _loops("paper", ("finetune=null", "register.judged_on=as_is"), tmp_path)
     assert set(loops) == {"Articles to text", "Text to tokens"}
     assert not {"finetune", "instruct", "finetune_cpu"} & set(parameters)
 
 
 def test_learning_to_follow_instructions_is_of_the_candidate_alone(tmp_path: Path) -> None:
-    settings = ("finetune.talk={objective: instruct}", "finetune.questions=null")
-    parameters, loops = _loops("tiny", settings, tmp_path)
-    assert loops["Follow instructions"] == ["evaluate-model-4", "finetune-model"]
+    parameters, loops = _loops("tiny", ("finetune.questions=null",), tmp_path)
+    assert loops["Follow instructions"] == ["evaluate-model-4", "finetune-model", "register-answering-model"]
     assert "Fine-tune and compare" not in loops and "finetune" not in parameters
+
+
+def test_what_answers_is_registered_after_its_evaluation_and_the_registration_of_its_parent(tmp_path: Path) -> None:
+    path = compile_pipeline(load_recipe("tiny", ("finetune.questions=null",)), tmp_path / "p.yaml")
+    document, platform = yaml.safe_load_all(path.read_text())
+    dags = {key: part["dag"] for key, part in document["components"].items() if "dag" in part}
+    (loop,) = [dag for dag in dags.values() if "register-answering-model" in dag["tasks"]]
+    step = loop["tasks"]["register-answering-model"]
+    assert step["taskInfo"]["name"] == "Register the model that answers"
+    assert step["dependentTasks"] == ["evaluate-model-4", "finetune-model"]
+    given = step["inputs"]["artifacts"]
+    assert given["evaluation"]["taskOutputArtifact"]["producerTask"] == "evaluate-model-4"
+    outside = given["parent_registration"]["componentInputArtifact"]
+    (around,) = [dag for dag in dags.values() if "register-model" in dag["tasks"]]
+    (box,) = [task for task in around["tasks"].values() if outside in task.get("inputs", {}).get("artifacts", {})]
+    source = box["inputs"]["artifacts"][outside]["taskOutputArtifact"]
+    assert (source["producerTask"], source["outputArtifactKey"]) == ("register-model", "registration")
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    same = [executors[f"exec-{name}"]["secretAsEnv"] for name in ("register-model", "register-answering-model")]
+    assert same[0] == same[1]
 
 
 def test_no_step_installs_anything_when_it_starts(tmp_path: Path) -> None:

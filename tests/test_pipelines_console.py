@@ -37,16 +37,20 @@ def test_the_table_says_what_ran_what_was_cached_and_where_the_model_is(capsys: 
         "version": "3",
         "aliases": ["candidate", "champion"],
         "model_uri": "file:///store/models/x/model",
+        "report_uri": "file:///store/comparisons/x/report.html",
         "perplexity_base": 2048.0,
         "perplexity_candidate": 312.5,
         "medqa_base": 0.25,
         "medqa_candidate": 0.3,
     }
+    answering = {"reason": "Promoted: its answers can be read.", "model": "pmc-llama-tiny-instruct", "version": "2"}
+    answering |= {"aliases": ["candidate"], "taught_from": "pmc-llama-tiny/3", "medqa_base": 0.9}
     results = [
         StepResult("Fetch articles", True, 0.0, {"articles": 24}),
         StepResult("Fetch articles", True, 0.0, {"articles": 12}),
         StepResult("Train the model", False, 61.5, {"steps": 120, "final_loss": 4.25}),
         StepResult("Register the model", False, 3.0, registration),
+        StepResult("Register the model that answers", False, 3.0, answering),
     ]
     show_results(results, 70.0, "sqlite:///x/mlflow.db", Path("run.log"))
     shown = capsys.readouterr().out
@@ -57,7 +61,10 @@ def test_the_table_says_what_ran_what_was_cached_and_where_the_model_is(capsys: 
     assert "61.5" in next(line for line in lines if "Train the model" in line)
     assert "25.0%" in next(line for line in lines if "MedQA-USMLE" in line)
     assert "312.50" in next(line for line in lines if "perplexity" in line and "2,048.00" in line)
-    for expected in ("version 3 (candidate, champion)", "file:///store/models/x/model", "make ui", "4 tasks, 2 from"):
+    assert "Verdict:  Passed: the perplexity fell by 60%." in lines
+    assert "Report:   file:///store/comparisons/x/report.html" in lines
+    assert "Answers:  pmc-llama-tiny-instruct version 2 (candidate): make chat MODEL=pmc-llama-tiny-instruct" in lines
+    for expected in ("version 3 (candidate, champion)", "file:///store/models/x/model", "make ui", "5 tasks, 2 from"):
         assert expected in shown
 
 

@@ -49,7 +49,7 @@ def test_the_paper_recipe_fine_tunes_as_the_authors_do() -> None:
     ],
 )
 def test_a_fine_tuning_run_is_changed_added_or_left_out(overrides: list[str], epochs: dict[str, int]) -> None:
-    runs = load_recipe("paper", overrides).finetune
+    runs = load_recipe("paper", [*overrides, "register.judged_on=as_is"]).finetune
     assert {name: run.epochs for name, run in runs.items()}.items() >= epochs.items()
     assert bool(runs) == bool(epochs) and ("in-domain" in runs) == ("in-domain" in epochs or "more" in epochs)
 
@@ -61,10 +61,36 @@ def test_what_two_sections_of_a_file_share_is_changed_in_one_alone() -> None:
 
 
 def test_the_pipeline_gets_the_fine_tuning_runs_as_lists_by_objective() -> None:
-    arguments = load_recipe("tiny", ["finetune.talk={objective: instruct}"]).arguments()
+    arguments = load_recipe("tiny", ["finetune.instruct=null", "finetune.talk={objective: instruct}"]).arguments()
     assert [run["name"] for run in arguments["finetune"]] == ["questions"]
     assert [run["name"] for run in arguments["instruct"]] == ["talk"]
     assert not {"finetune", "instruct"} & set(load_recipe("tiny", ["finetune={}"]).arguments())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["evaluate.benchmarks=[medqa]"], r"decide by pubmedqa, medmcqa, which evaluate\.benchmarks leaves out"),
+        (["register.judged_on=fine_tuned", "finetune.questions=null"], "there is no fine-tuning run to compare by"),
+        (
+            ["evaluate.benchmarks=[multimedqa]"],
+            r"has mmlu_anatomy, .*, which download\.benchmarks=sample does not fetch",
+        ),
+        (
+            ["download.benchmarks=hub", "evaluate.benchmarks=[multimedqa]", "download.more_benchmarks=[mmlu_anatomy]"],
+            r"has mmlu_clinical_knowledge, .* add to download\.more_benchmarks",
+        ),
+    ],
+)
+def test_what_the_gate_would_miss_after_the_training_is_said_before_it(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe("tiny", overrides)
+
+
+def test_a_larger_suite_is_fetched_and_asked_by_two_settings() -> None:
+    suite = ["evaluate.benchmarks=[multimedqa]", "download.more_benchmarks=[multimedqa]", "download.benchmarks=hub"]
+    recipe = load_recipe("paper", suite)
+    assert set(recipe.evaluate.benchmarks) - {"pubmedqa", "medmcqa", "medqa"} == set(recipe.download.more_benchmarks)
 
 
 def test_the_bundled_recipes_are_valid_and_described() -> None:
@@ -162,3 +188,26 @@ def test_a_fine_tuning_job_runs_where_the_training_does_so_that_the_exit_task_fi
         load_recipe("tiny", ["finetune.questions.launcher=pytorchjob"])
     both = ["finetune.questions.launcher=pytorchjob", "train.launcher=pytorchjob"]
     assert load_recipe("tiny", both).finetune["questions"].launcher == "pytorchjob"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["download.instructions=''"],
+            r"finetune\.instruct\.objective is instruct, but download\.instructions is empty; name an instruction set",
+        ),
+        (
+            ["finetune.instruct.method=lora"],
+            r"finetune\.instruct\.objective is instruct, but finetune\.instruct\.merge_adapter is false, .* set it",
+        ),
+    ],
+)
+def test_what_could_not_be_taught_or_registered_is_refused_before_anything_runs(
+    settings: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe("tiny", settings)
+    merged = ["finetune.instruct.method=lora", "finetune.instruct.merge_adapter=true"]
+    assert load_recipe("tiny", merged).finetune["instruct"].merge_adapter
+    assert load_recipe("tiny", [*settings, "finetune.instruct=null"]).finetune.keys() == {"questions"}

@@ -150,7 +150,8 @@ def test_each_pod_learns_its_run_from_its_labels_and_its_image_for_the_lineage(m
         "exec-train-model",
         "exec-finetune-model",
         "exec-finetune-model-2",
-        *(f"exec-evaluate-model{number}" for number in ("", "-2", "-3", "-4", "-5")),
+        "exec-finetune-model-3",
+        *(f"exec-evaluate-model{number}" for number in ("", "-2", "-3", "-4", "-5", "-6")),
     }
     environment = {each["name"]: each["value"] for each in container(spec, "exec-train-model")["env"]}
     assert environment["PMC_IMAGE"] == environment["PMC_TRAINER_IMAGE"] == "registry/trainer@sha256:12"
@@ -208,7 +209,7 @@ def test_everything_comes_after_the_preflight() -> None:
     assert set(first) == {"plan-download", "download-benchmarks", "download-base-model"}
     free = [n for n, t in found.items() if "dependentTasks" not in t and not n.startswith(("exit-handler", "for-loop"))]
     # Inside the loops, what their iteration is made of.
-    loops = {"download-shard", "tokenize-shard", "finetune-model", "finetune-model-2"}
+    loops = {"download-shard", "tokenize-shard", "finetune-model", "finetune-model-2", "finetune-model-3"}
     assert set(free) == {"run-preflight"} | loops
 
 

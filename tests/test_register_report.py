@@ -394,6 +394,7 @@ def test_the_run_table_and_kfp_get_flat_numbers() -> None:
     row = summary(comparison, "pmc-llama", "7")
     assert row.items() >= found.items()
     assert (row["model"], row["version"], row["passed"]) == ("pmc-llama", "7", True)
+    assert row["model_fingerprint"] == comparison.models[1].model and "fingerprint" not in row
     table = confusion(comparison)
     assert table is not None
     assert table.labels == ["yes", "no", "maybe", "unparsable"]

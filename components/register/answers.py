@@ -74,7 +74,7 @@ def above_majority(pair: Pair, name: str, contamination: Contamination | None) -
     """Check that the candidate answers better than by always giving the most frequent answer."""
     title, benchmark = pair.title(name), pair.candidate.benchmarks[name]
     check = f"{title} above majority"
-    counted = counted_questions(benchmark, name, contamination, pair.tuning is not None)
+    counted = counted_questions(benchmark, name, contamination, pair.learned_questions)
     if not counted:
         return Check(check, False, f"no {title} question is left to set against the majority baseline", {"n": 0.0})
     accuracy, majority = float(benchmark.correct(counted).mean()), benchmark.majority

@@ -58,10 +58,42 @@ def model_card(
         settings: What people say about the model.
         facts: The version's tags, such as ``base_model``, ``recipe``, ``git_revision``.
     """
+    return render_card("model_card.md.j2", name, model, corpus, comparison, settings, facts, rows=[*_rows(comparison)])
+
+
+def description(comparison: Comparison, card_uri: str) -> str:
+    """Return what the registry's page shows of a version: the verdict, the results, and where the card is."""
+    return render_description("description.md.j2", comparison, card_uri, rows=[*_rows(comparison)])
+
+
+def render_card(
+    template: str,
+    name: str,
+    model: Manifest,
+    corpus: Manifest,
+    comparison: Comparison,
+    settings: CardSettings,
+    facts: Mapping[str, str],
+    training_type: str = "pre-training",
+    **more: Any,
+) -> str:
+    """Return a card by its template, which gets `more` beside what is the same for every model.
+
+    Args:
+        template: File of the folder `templates`.
+        name: As for :func:`model_card`, like the following.
+        model: The model.
+        corpus: What it, or the model before it, was trained on.
+        comparison: What was measured, and the verdict.
+        settings: What people say about the model.
+        facts: The version's tags.
+        training_type: What the hub calls the training whose emissions are told.
+        more: For this template.
+    """
     cost = footprint(model, settings)
     text = (
         _environment()
-        .get_template("model_card.md.j2")
+        .get_template(template)
         .render(
             name=name,
             model=model,
@@ -70,21 +102,33 @@ def model_card(
             settings=settings,
             facts=facts,
             cost=cost,
-            rows=[*_rows(comparison)],
             origins=[_origin(each) for each in corpus.extra.get("origins", [])],
             articles=sum(comparison.licences.counts.values()),
+            **more,
         )
     )
-    return f"---\n{_front_matter(name, comparison, settings, facts, cost)}\n---\n\n{text}"
+    return f"---\n{_front_matter(name, comparison, settings, facts, cost, training_type)}\n---\n\n{text}"
 
 
-def description(comparison: Comparison, card_uri: str) -> str:
-    """Return what the registry's page shows of a version: the verdict, the results, and where the card is."""
-    return (
-        _environment()
-        .get_template("description.md.j2")
-        .render(reason=comparison.verdict.reason[:_LONGEST_REASON], rows=[*_rows(comparison)], card_uri=card_uri)
-    )
+def render_description(template: str, comparison: Comparison, card_uri: str, **more: Any) -> str:
+    """Return the text of the registry's page by its template, which gets `more` beside the verdict's reason."""
+    reason = comparison.verdict.reason[:_LONGEST_REASON]
+    return _environment().get_template(template).render(reason=reason, card_uri=card_uri, **more)
+
+
+def data_set_title(benchmark: str) -> str:
+    """Return what people call a benchmark."""
+    return _DATA_SETS.get(benchmark, ("", benchmark))[1]
+
+
+def number_text(estimate: Estimate | None) -> str:
+    """Return a number with its interval."""
+    return "unknown" if estimate is None else f"{estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g})"
+
+
+def share_text(estimate: Estimate | None) -> str:
+    """Return a share with its interval in percent."""
+    return "unknown" if estimate is None else f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
 
 
 def footprint(model: Manifest, settings: CardSettings) -> Footprint:
@@ -134,23 +178,30 @@ def _rows_of(
     if candidate.perplexity is not None:
         before = base.perplexity if base else None
         change = pair.perplexity if pair else None
-        yield _Row("Held-out perplexity", setting, _number(before), _number(candidate.perplexity), _percent(change), "")
+        yield _Row(
+            "Held-out perplexity", setting, number_text(before), number_text(candidate.perplexity), _percent(change), ""
+        )
     for name, score in sorted(candidate.benchmarks.items()):
         reference = base.benchmarks.get(name) if base else None
         difference = pair.benchmarks.get(name) if pair else None
         majority = "" if score.majority is None else f"{score.majority:.1%}"
         yield _Row(
-            _DATA_SETS.get(name, ("", name))[1],
+            data_set_title(name),
             setting,
-            _share(reference.accuracy if reference else None),
-            _share(score.accuracy),
+            share_text(reference.accuracy if reference else None),
+            share_text(score.accuracy),
             _points(difference.every.change if difference else None),
             majority,
         )
 
 
 def _front_matter(
-    name: str, comparison: Comparison, settings: CardSettings, facts: Mapping[str, str], cost: Footprint
+    name: str,
+    comparison: Comparison,
+    settings: CardSettings,
+    facts: Mapping[str, str],
+    cost: Footprint,
+    training_type: str,
 ) -> str:
     base = facts.get("base_model", "")
     data = ModelCardData(
@@ -162,18 +213,18 @@ def _front_matter(
         base_model=base if _HUB_ID.fullmatch(base) else None,
         model_name=name,
         eval_results=[*_results(comparison)] or None,
-        **_emissions(cost, settings),
+        **_emissions(cost, settings, training_type),
     )
     return str(data.to_yaml()).strip()
 
 
-def _emissions(cost: Footprint, settings: CardSettings) -> dict[str, Any]:
+def _emissions(cost: Footprint, settings: CardSettings, training_type: str) -> dict[str, Any]:
     if cost.emissions_kg is None:
         return {}
     found: dict[str, Any] = {
         "emissions": round(1000 * cost.emissions_kg, 3),  # the hub wants grams
         "source": "device hours x power x power usage effectiveness x carbon intensity",
-        "training_type": "pre-training",
+        "training_type": training_type,
     }
     return {"co2_eq_emissions": found | ({"geographical_location": settings.region} if settings.region else {})}
 
@@ -212,14 +263,6 @@ def _origin(origin: Mapping[str, str]) -> str:
 
 def _count(number: float) -> Verbatim:
     return Verbatim(f"{number:,}")
-
-
-def _number(estimate: Estimate | None) -> str:
-    return "unknown" if estimate is None else f"{estimate.value:.4g} ({estimate.low:.4g} to {estimate.high:.4g})"
-
-
-def _share(estimate: Estimate | None) -> str:
-    return "unknown" if estimate is None else f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
 
 
 def _points(estimate: Estimate | None) -> str:

@@ -39,6 +39,11 @@ class Champion:
     fine_tuned: Mapping[FineTuning, Evaluation] = field(default_factory=dict)
     obstacle: str = ""
 
+    @property
+    def refusal(self) -> str:
+        """Why it cannot be compared with at all; empty when it can."""
+        return self.obstacle or ("" if self.evaluation else f"the champion, version {self.version}, was not evaluated")
+
 
 def champion_model(holder: ModelVersion | None, candidate: str = "") -> Manifest:
     """Return the manifest of the champion's model, so that the pipeline can evaluate it on this run's questions.

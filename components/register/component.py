@@ -106,3 +106,62 @@ def register_model(
         current.run.log_page(card.path, "model_card.md")
         current.run.log_text(result.comparison.model_dump_json(indent=1), "comparison.json")
         current.report({"gate_passed": int(result.verdict.passed), "version": int(result.version)})
+
+
+@kfp_step
+def register_answering_model(
+    recipe: str,
+    register: dict,
+    finetune: dict,
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Dataset],
+    parent: dsl.Input[dsl.Model],
+    parent_evaluation: dsl.Input[dsl.Dataset],
+    parent_registration: dsl.Input[dsl.Artifact],
+    corpus: dsl.Input[dsl.Dataset],
+    benchmarks: dsl.Input[dsl.Dataset],
+    registration: dsl.Output[dsl.Artifact],
+    card: dsl.Output[dsl.Markdown],
+):
+    """Register the model that run `finetune` taught to answer, beside its parent; promote it if it passes its gate."""
+    import json
+    from pathlib import Path
+
+    from components.common.manifest import Manifest
+    from components.common.settings import get_settings
+    from components.common.step import step
+    from components.register.answering import register_answering as logic
+    from components.register.answering_gate import TaughtFrom
+    from components.register.settings import RegisterSettings
+
+    run = finetune["name"]
+    with step(f"Register the model that answers ({run})") as current:
+        settings, place = RegisterSettings(**register), get_settings()
+        current.run.log_params({"register": settings.model_dump(mode="json")})
+        result = logic(
+            run,
+            Manifest.load(model.path),
+            Manifest.load(evaluation.path),
+            Manifest.load(parent.path),
+            Manifest.load(parent_evaluation.path),
+            TaughtFrom.read(Path(parent_registration.path).read_text(encoding="utf-8")),
+            Manifest.load(corpus.path),
+            Manifest.load(benchmarks.path),
+            settings,
+            {
+                "recipe": recipe,
+                "pipeline_run_id": place.run_id,
+                "pipeline_run_url": place.run_url,
+                "git_revision": place.git_revision,
+                "image": place.image,
+                "trainer_image": place.trainer_image,
+                "mlflow_run_id": current.run.run_id,
+            },
+        )
+        Path(registration.path).write_text(json.dumps(result.summary, indent=1), encoding="utf-8")
+        registration.metadata.update(result.summary)
+        registration.metadata.update({"aliases": result.aliases, "model_uri": result.model_uri})
+        Path(card.path).write_text(result.card, encoding="utf-8")
+        current.run.log_page(card.path, "model_card.md")
+        current.run.log_text(result.comparison.model_dump_json(indent=1), "comparison.json")
+        current.report({"gate_passed": int(result.verdict.passed), "version": int(result.version)})

@@ -34,6 +34,7 @@ class Evidence:
         candidate_fine_tuned: The same of the candidate.
         contamination: Overlaps of the test questions with the corpora; None when they were not examined.
         licences: Articles that the candidate learned from, by licence.
+        learned_questions: Whether the candidate, as it is, learned from benchmarks' training questions.
     """
 
     base: Evaluation
@@ -43,6 +44,7 @@ class Evidence:
     candidate_fine_tuned: FineTunedResults = field(default_factory=dict)
     contamination: Contamination | None = None
     licences: Mapping[str, int] = field(default_factory=dict)
+    learned_questions: bool = False
 
     @property
     def rival(self) -> Champion | None:
@@ -80,7 +82,7 @@ def load_evidence(
         raise InputError(
             f"The candidate's evaluation is of model {candidate_eval.inputs.get('model')}, not of {model.fingerprint}."
         )
-    corpora = _corpora(model, corpus)
+    corpora = corpora_of(model, corpus)
     tuned = list(_fine_tuned(fine_tuned_models, fine_tuned_evals))
     return Evidence(
         base=load_evaluation(base_eval),
@@ -110,15 +112,13 @@ def fine_tuning_of(model: Manifest) -> FineTuning:
     )
 
 
-def _that_matter(settings: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what changes nothing: the order of lists, and an adapter's settings where there is no adapter."""
-    names = [name for name in _THAT_MATTER if settings["method"] == "lora" or not name.startswith("lora_")]
-    values = {name: settings.get(name) for name in names}
-    return {name: sorted(value) if isinstance(value, list) else value for name, value in values.items()}
+def corpora_of(model: Manifest, corpus: Manifest) -> list[Manifest]:
+    """Return every corpus that a trained model learned from; a mixture names others by their address.
 
-
-def _corpora(model: Manifest, corpus: Manifest) -> list[Manifest]:
-    """Return every corpus that the model learned from; a mixture names others by their address."""
+    Raises:
+        InputError: It learned from another corpus than the given one.
+        StorageError: A manifest cannot be read.
+    """
     names = list(model.settings.get("mixture", {})) or [_OWN_CORPUS]
     found = {name: corpus if name == _OWN_CORPUS else Manifest.load_uri(name) for name in names}
     for name, manifest in found.items():
@@ -128,6 +128,13 @@ def _corpora(model: Manifest, corpus: Manifest) -> list[Manifest]:
                 f"{manifest.fingerprint}; give the corpus that it was trained on."
             )
     return list(found.values())
+
+
+def _that_matter(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what changes nothing: the order of lists, and an adapter's settings where there is no adapter."""
+    names = [name for name in _THAT_MATTER if settings["method"] == "lora" or not name.startswith("lora_")]
+    values = {name: settings.get(name) for name in names}
+    return {name: sorted(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _fine_tuned(

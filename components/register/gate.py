@@ -32,9 +32,8 @@ def decide(evidence: Evidence, settings: RegisterSettings) -> Verdict:
     checks = [*_against("base", evidence, settings)]
     rival = evidence.rival
     if settings.compare_with_champion and rival is not None:
-        if rival.obstacle or rival.evaluation is None:
-            detail = rival.obstacle or f"the champion, version {rival.version}, was not evaluated"
-            checks.append(Check("champion", False, detail))
+        if rival.refusal:
+            checks.append(Check("champion", False, rival.refusal))
         else:
             checks += _against("champion", evidence, settings)
     if settings.require_above_majority:

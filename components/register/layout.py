@@ -29,12 +29,13 @@ _TOKENIZER_FILES = frozenset(
 )
 
 
-def add_mlflow_files(model_uri: str, fingerprint: str) -> None:
+def add_mlflow_files(model_uri: str, fingerprint: str, example: str = _EXAMPLE) -> None:
     """Write ``MLmodel`` and what belongs to it beside the weights; the same files each time.
 
     Args:
         model_uri: The Hugging Face folder (config.json, safetensors, tokenizer files).
         fingerprint: Of the model; becomes MLflow's ``model_uuid``.
+        example: An input as the model knows it, for MLflow's pages.
 
     Raises:
         InputError: The folder holds no model with safetensors weights and a tokenizer.
@@ -54,7 +55,7 @@ def add_mlflow_files(model_uri: str, fingerprint: str) -> None:
         # MLflow looks for the tokenizer in a folder of its own.
         storage.write(storage.join(model_uri, "components/tokenizer", name), storage.read(entries[name].uri))
     config = json.loads(storage.read(entries[_CONFIG].uri))
-    for name, text in _environment(config).items():
+    for name, text in _environment(config, example).items():
         storage.write(storage.join(model_uri, name), text.encode())
     model = _description(config, fingerprint, sum(entry.size for entry in weights))
     if MLMODEL in entries and (earlier := _written_before(entries[MLMODEL].uri, fingerprint)):
@@ -152,7 +153,7 @@ def _description(config: dict[str, Any], fingerprint: str, weight_bytes: int) ->
     return model
 
 
-def _environment(config: dict[str, Any]) -> dict[str, str]:
+def _environment(config: dict[str, Any], example: str) -> dict[str, str]:
     """The files that MLflow builds a serving environment from, and the input example."""
     requirements = [f"mlflow=={mlflow.__version__}", f"transformers=={_transformers_version(config)}", "torch"]
     python = platform.python_version()
@@ -170,8 +171,8 @@ def _environment(config: dict[str, Any]) -> dict[str, str]:
         "requirements.txt": "\n".join(requirements) + "\n",
         "conda.yaml": yaml.safe_dump(conda, sort_keys=False),
         "python_env.yaml": yaml.safe_dump(virtual, sort_keys=False),
-        "input_example.json": json.dumps(_EXAMPLE),
-        "serving_input_example.json": json.dumps({"inputs": _EXAMPLE}),
+        "input_example.json": json.dumps(example),
+        "serving_input_example.json": json.dumps({"inputs": example}),
     }
 
 

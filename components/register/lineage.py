@@ -20,8 +20,9 @@ _SECTIONS = {
     "promotion": (*names.PROMOTED, *names.ROLLED_BACK),
     "run": ("pipeline_run_id", "pipeline_run_url", "mlflow_run_id", "recipe"),
     "corpus": ("corpus_fingerprint", "articles", "licences", "sources"),
+    "instructions": (names.TAUGHT_FROM, *names.TAUGHT_WITH),
     "base model": ("base_model", "base_model_commit", "base_fingerprint", "base_model_uri"),
-    "evaluation": ("evaluation", "evaluation_uri", "base_evaluation_uri", "comparison_uri"),
+    "evaluation": ("evaluation", "evaluation_uri", "base_evaluation_uri", "comparison_uri", "report_uri"),
     "data sets": ("datasets",),
     "code": ("git_revision", "image", "trainer_image"),
     "retractions": (

@@ -19,12 +19,14 @@ class Pair:
     Attributes:
         label: What people call the reference: ``base`` or ``champion``.
         tuning: How both were fine-tuned; None when they are compared as they are.
+        learned_questions: Whether the candidate learned from benchmarks' training questions.
     """
 
     label: str
     reference: Evaluation
     candidate: Evaluation
     tuning: FineTuning | None = None
+    learned_questions: bool = False
 
     @property
     def setting(self) -> str:
@@ -61,7 +63,8 @@ def pairs(evidence: Evidence, label: str) -> list[Pair]:
         reference, tuned = evidence.rival.evaluation, evidence.rival.fine_tuned
     else:
         return []
-    return [Pair(label, reference, evidence.candidate), *_tuned_alike(label, tuned, evidence.candidate_fine_tuned)]
+    as_is = Pair(label, reference, evidence.candidate, learned_questions=evidence.learned_questions)
+    return [as_is, *_tuned_alike(label, tuned, evidence.candidate_fine_tuned)]
 
 
 def incomparable(pair: Pair, benchmarks: Sequence[str]) -> Iterator[str]:
@@ -128,12 +131,12 @@ def counted_questions(
 
 def _tuned_alike(label: str, reference: FineTunedResults, candidate: FineTunedResults) -> Iterator[Pair]:
     for tuning in sorted(reference.keys() & candidate.keys(), key=lambda each: (each.method, each.tasks, each.title)):
-        yield Pair(label, reference[tuning], candidate[tuning], tuning)
+        yield Pair(label, reference[tuning], candidate[tuning], tuning, learned_questions=True)
 
 
 def _difference(pair: Pair, name: str, contamination: Contamination | None, confidence: float) -> Difference:
     first, second = pair.reference.benchmarks[name], pair.candidate.benchmarks[name]
-    counted = counted_questions(second, name, contamination, pair.tuning is not None)
+    counted = counted_questions(second, name, contamination, pair.learned_questions)
     every = paired_difference(first.correct(second.questions), second.correct(second.questions), confidence)
     flagged = len(second.questions) - len(counted)
     if flagged == 0 or not counted:

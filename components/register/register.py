@@ -1,36 +1,24 @@
 """Decides whether a model may become champion and puts it into the registry, by reference to its weights."""
 
-import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from components.common import storage
-from components.common.errors import InputError
-from components.common.lock import StoreLock
 from components.common.manifest import Manifest
-from components.common.model_registry import CANDIDATE, CHAMPION
-from components.common.settings import get_settings
 from components.register.card import description, model_card
-from components.register.champion import load_champion
-from components.register.compare import compare
 from components.register.comparison import Comparison
-from components.register.evidence import Evidence, load_evidence
-from components.register.gate import Check, Verdict, conclude, decide
+from components.register.evidence import load_evidence
+from components.register.gate import Verdict, decide
 from components.register.layout import add_mlflow_files
-from components.register.promotion import ChampionChanged, exclusive, move_champion, rolled_back
+from components.register.registration import Registration, tracking_address, weights_of
 from components.register.registry import Registry
 from components.register.report.page import render
 from components.register.report.summary import summary
 from components.register.settings import RegisterSettings
-from components.register.tags import PROMOTED, verdict_tags, version_tags
+from components.register.tags import version_tags
 
-log = logging.getLogger(__name__)
-
-CARD = "README.md"
-_ATTEMPTS = 5
-_FORCED = PROMOTED[-1]
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -90,111 +78,34 @@ def register(
         PipelineError: The registry refuses.
         StorageError: The store cannot be read or written.
     """
-    place = get_settings()
-    if not place.tracking_uri:
-        raise InputError("There is no registry to register in; set MLFLOW_TRACKING_URI.")
-    uri = _model_uri(model)
+    address, uri = tracking_address(), weights_of(model)
     evidence = load_evidence(model, corpus, base_eval, candidate_eval, None, fine_tuned_models, fine_tuned_evals)
-    registry = Registry(place.tracking_uri, settings.model_name)
+    name = settings.model_name
+    registry = Registry(address, name)
     add_mlflow_files(uri, model.fingerprint)
-    known = version_tags(model, corpus, base_eval, candidate_eval, base_model, benchmarks, lineage)
-    task = _Registration(registry, model, corpus, evidence, champion_eval, benchmarks, settings, known)
-    with exclusive(registry, place.store_uri) as lock:
-        return task.run(lock, storage.to_uri(place.store_uri))
-
-
-@dataclass(frozen=True)
-class _Registration:
-    """A model that is being registered; the lock of its name is held."""
-
-    registry: Registry
-    model: Manifest
-    corpus: Manifest
-    evidence: Evidence
-    champion_eval: Manifest | None
-    benchmarks: Manifest | None
-    settings: RegisterSettings
-    tags: Mapping[str, str]
-
-    def run(self, lock: StoreLock, store: str) -> RegistrationResult:
-        """Register; judge again when somebody moves the champion past the lock while the gate deliberates."""
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return self._attempt(lock, store)
-            except ChampionChanged as change:
-                log.warning("%s", change)
-        return self._attempt(lock, store)
-
-    def _attempt(self, lock: StoreLock, store: str) -> RegistrationResult:
-        holder = self.registry.champion()
-        number = str(holder.version) if holder else None
-        evidence = dataclasses.replace(self.evidence, champion=load_champion(holder, self.champion_eval))
-        comparison = compare(evidence, self._verdict(evidence), self.settings, self.benchmarks)
-        uris = {
-            "comparison_uri": storage.join(
-                store, "comparisons", self.settings.model_name, self.tags["evaluation_fingerprint"], "comparison.json"
-            ),
-            "card_uri": storage.join(self.tags["model_uri"], CARD),
-        }
-        tags = {**self.tags, **verdict_tags(comparison, number, self.settings.compare_with_champion), **uris}
-        card = model_card(self.registry.name, self.model, self.corpus, comparison, self.settings.card, tags)
-        lock.confirm()
-        storage.write(uris["comparison_uri"], comparison.model_dump_json().encode())
-        storage.write(uris["card_uri"], card.encode())
-        version = self._version(tags, comparison)
-        aliases = self._settle(lock, version, number, comparison.verdict)
-        log.info("%s version %s (%s): %s", self.registry.name, version, ", ".join(aliases), comparison.verdict.reason)
-        return self._result(version, aliases, comparison, card, tags)
-
-    def _verdict(self, evidence: Evidence) -> Verdict:
-        """Ask the gate; what a person has taken out of service does not come back by itself."""
-        verdict = decide(evidence, self.settings)
-        refusals = [said for each in self.registry.versions_of(self.model.fingerprint) if (said := rolled_back(each))]
-        if not refusals:
-            return verdict
-        detail = f"{refusals[0]}; promote it by hand if it is to be champion again"
-        return conclude([*verdict.checks, Check("rolled back", False, detail)])
-
-    def _version(self, tags: Mapping[str, str], comparison: Comparison) -> str:
-        run_id = self.tags.get("mlflow_run_id", "")
-        text = description(comparison, tags["card_uri"])
-        found = self.registry.add_version(tags["model_uri"], self.model.fingerprint, tags, text, run_id)
-        return str(found.version)
-
-    def _settle(self, lock: StoreLock, version: str, champion: str | None, verdict: Verdict) -> list[str]:
-        """Make the version the candidate, and champion or not; returns the aliases it then has."""
-        lock.confirm()
-        self.registry.set_alias(CANDIDATE, version)
-        if verdict.passed:
-            move_champion(self.registry, lock, version, champion, verdict.reason)
-        elif version == champion and not self.registry.version(version).tags.get(_FORCED):
-            log.warning("Version %s of %s no longer passes and is champion no more", version, self.registry.name)
-            self.registry.set_alias(CHAMPION, None)
-        return sorted(alias for alias, holder in self.registry.aliases().items() if holder == version)
-
-    def _result(
-        self, version: str, aliases: list[str], comparison: Comparison, card: str, tags: Mapping[str, str]
-    ) -> RegistrationResult:
-        name = self.registry.name
-        return RegistrationResult(
-            name=name,
-            version=version,
-            aliases=aliases,
-            verdict=comparison.verdict,
-            comparison=comparison,
-            card=card,
-            html=render(comparison, self.model, self.corpus, self.settings, version, aliases, tags),
-            summary=summary(comparison, name, version),
-        )
-
-
-def _model_uri(model: Manifest) -> str:
-    uri = model.extra.get("model_uri")
-    if model.kind == "model" and isinstance(uri, str):
-        return uri
-    if "adapter_uri" in model.extra:
-        raise InputError(
-            f"Model {model.fingerprint} is an adapter, which cannot be loaded by itself, so it is not registered; set "
-            "finetune.merge_adapter where it is made, and the merged model is."
-        )
-    raise InputError(f"The {model.kind} manifest {model.fingerprint} names no model folder (model_uri).")
+    done = Registration(
+        registry=registry,
+        model=model,
+        evidence=evidence,
+        settings=settings,
+        tags=version_tags(model, corpus, base_eval, candidate_eval, base_model, benchmarks, lineage),
+        judge=lambda evidence: decide(evidence, settings),
+        card=lambda comparison, tags: model_card(name, model, corpus, comparison, settings.card, tags),
+        description=description,
+        champion_eval=champion_eval,
+        benchmarks=benchmarks,
+    ).run()
+    html = render(done.comparison, model, corpus, settings, done.version, done.aliases, done.tags)
+    report_uri = storage.join(done.tags["comparison_uri"].rpartition("/")[0], REPORT)
+    storage.write(report_uri, html.encode())
+    registry.tag(done.version, {"report_uri": report_uri})
+    return RegistrationResult(
+        name=name,
+        version=done.version,
+        aliases=done.aliases,
+        verdict=done.comparison.verdict,
+        comparison=done.comparison,
+        card=done.card,
+        html=html,
+        summary=summary(done.comparison, name, done.version) | {"report_uri": report_uri},
+    )

@@ -73,6 +73,13 @@ class RegisterSettings(Section):
         default="refuse",
         description="What to do when the champion's perplexity was measured on other held-out articles.",
     )
+    max_unreadable: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Of a model that follows instructions: how many of its written answers to a benchmark may name no "
+        "option, as a share.",
+    )
     licences: Literal["any", "all-open", "commercial"] = Field(
         default="any",
         description="What every article learned from must allow; an article of unknown licence allows nothing.",

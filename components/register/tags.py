@@ -17,6 +17,8 @@ JUDGED_AGAINST = "judged_against"
 NO_CHAMPION = "none"
 ANY_CHAMPION = "any"
 PROMOTED = ("promoted_at", "promoted_by", "promotion_reason", "promotion_forced")
+TAUGHT_FROM = "taught_from"
+TAUGHT_WITH = ("instructions", "instructions_fingerprint", "instructions_learned")
 ROLLED_BACK = ("rolled_back_at", "rolled_back_by", "rollback_reason")
 
 

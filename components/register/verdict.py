@@ -37,13 +37,18 @@ class Verdict:
     checks: Sequence[Check]
 
 
-def conclude(checks: list[Check]) -> Verdict:
-    """Turn checks into a verdict: all must pass, and there must be some."""
+def conclude(checks: list[Check], ending: str = "no benchmark lost more than it may") -> Verdict:
+    """Turn checks into a verdict: all must pass, and there must be some.
+
+    Args:
+        checks: The gate's.
+        ending: What a passing verdict says last of what it rests on.
+    """
     failed = [check.detail for check in checks if not check.passed]
     if failed or not checks:
         return Verdict(False, f"Not promoted: {'; '.join(failed) or 'nothing was compared'}.", checks)
     found = [check.detail for check in checks if check.noteworthy]
-    return Verdict(True, f"Promoted: {'; '.join([*found, 'no benchmark lost more than it may'])}.", checks)
+    return Verdict(True, f"Promoted: {'; '.join([*found, ending])}.", checks)
 
 
 def with_interval(numbers: Numbers, interval: Interval | None) -> Numbers:

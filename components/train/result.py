@@ -24,9 +24,7 @@ def step_record(step: int, metrics: dict[str, float], batch: StepBatch, accepted
     return record if accepted else record | {"skipped": True}
 
 
-def finish(
-    job: TrainJob, layout: Layout, model: PreTrainedModel, base: Path, history: History, meter: Meter
-) -> None:
+def finish(job: TrainJob, layout: Layout, model: PreTrainedModel, base: Path, history: History, meter: Meter) -> None:
     """Export the model and write the result, which marks the run as finished; every process must call this."""
     model_uri = storage.join(job.output_uri, "model")
     base_name = None if job.base_model_uri.startswith(storage.FILE_SCHEME) else job.base_model_uri

@@ -12,6 +12,9 @@ def summary(comparison: Comparison, name: str, version: str) -> dict[str, Any]:
     """Return one flat row: names to numbers and words. A number that does not exist is left out."""
     verdict = comparison.verdict
     row = {"model": name, "version": version, "passed": verdict.passed, "reason": verdict.reason}
+    if candidate := _as_is(comparison).get("candidate"):
+        # Not `fingerprint`: the cache takes what has one for a manifest.
+        row["model_fingerprint"] = candidate.model
     return row | numbers(comparison)
 
 
