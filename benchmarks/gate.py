@@ -30,11 +30,11 @@ from rich.table import Table
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest
 from components.common.shards import write_shard
-from components.register.champion import Champion
-from components.register.compare import compare
-from components.register.evidence import Evidence, load_evidence
-from components.register.gate import decide
-from components.register.results import load_evaluation
+from components.register.comparison.compare import compare
+from components.register.evidence.champion import Champion
+from components.register.evidence.evidence import Evidence, load_evidence
+from components.register.evidence.results import load_evaluation
+from components.register.gate.gate import decide
 from components.register.settings import RegisterSettings
 
 SIZES = {"pubmedqa": 500, "medmcqa": 4183, "medqa": 1273}

@@ -29,14 +29,14 @@ from rich.table import Table
 from components.common.manifest import Manifest
 from components.common.questions import Question, read_questions
 from components.common.shards import write_shard
-from components.register.champion import Champion
-from components.register.compare import compare
-from components.register.comparison import Comparison
-from components.register.contamination import Contamination, Overlap
-from components.register.evidence import Evidence
-from components.register.gate import decide
+from components.register.comparison.compare import compare
+from components.register.comparison.comparison import Comparison
+from components.register.evidence.champion import Champion
+from components.register.evidence.contamination import Contamination, Overlap
+from components.register.evidence.evidence import Evidence
+from components.register.evidence.results import ArticleResult, Benchmark, Evaluation, FineTuning, QuestionResult
+from components.register.gate.gate import decide
 from components.register.report.page import render
-from components.register.results import ArticleResult, Benchmark, Evaluation, FineTuning, QuestionResult
 from components.register.settings import RegisterSettings
 
 LABELS = {"pubmedqa": ("yes", "no", "maybe"), "medmcqa": tuple("ABCD"), "medqa": tuple("ABCD")}

@@ -34,7 +34,7 @@ def promote(
     A version that did not pass the gate, or was judged against another champion than the present one, is refused
     without --force and --reason. The champion before it becomes `previous`.
     """
-    from components.register.promotion import promote as logic
+    from components.register.registry.promotion import promote as logic
 
     tracking_uri, store_uri = _places(home)
     typer.echo(logic(tracking_uri, store_uri, _wanted(model, version, alias), force, reason))
@@ -45,7 +45,7 @@ def rollback(model: Model, reason: Reason = "", home: Home = Path(".pmc")) -> No
 
     No run of the pipeline promotes the version that was rolled back again; a person may.
     """
-    from components.register.promotion import roll_back
+    from components.register.registry.promotion import roll_back
 
     tracking_uri, store_uri = _places(home)
     typer.echo(roll_back(tracking_uri, store_uri, model, reason))
@@ -61,8 +61,8 @@ def lineage(
     """Show where a registered model comes from: run, corpus and licences, base model, results, verdict, code."""
     from rich.console import Console
 
-    from components.register.lineage import lineage as logic
-    from components.register.lineage import lineage_tree
+    from components.register.registry.lineage import lineage as logic
+    from components.register.registry.lineage import lineage_tree
 
     found = logic(_places(home)[0], model)
     if json_:

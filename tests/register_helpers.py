@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest
 from components.common.shards import write_shard
-from components.register.contamination import Contamination, Overlap
-from components.register.evidence import Evidence
-from components.register.results import ArticleResult, Benchmark, Evaluation, QuestionResult
+from components.register.evidence.contamination import Contamination, Overlap
+from components.register.evidence.evidence import Evidence
+from components.register.evidence.results import ArticleResult, Benchmark, Evaluation, QuestionResult
 
 OPTIONS = ("A", "B", "C", "D")
 

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from components.common import storage
 from components.common.settings import get_settings
-from components.register.registry import Registry
+from components.register.registry.registry import Registry
 
 PROCESSES = multiprocessing.get_context("forkserver")
 # A process starts with what takes a second to import, and with nothing that a process may not share.

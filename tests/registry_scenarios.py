@@ -6,8 +6,8 @@ from pathlib import Path
 
 from components.common import storage
 from components.common.manifest import Manifest
-from components.register.promotion import exclusive, promote, roll_back
 from components.register.register import register
+from components.register.registry.promotion import exclusive, promote, roll_back
 from components.register.settings import RegisterSettings
 from tests.register_helpers import write_corpus, write_evaluation
 from tests.registry_helpers import Place, in_process, start

@@ -1,9 +1,11 @@
 """The compiled pipeline."""
 
+import functools
 import getpass
 import re
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,6 +24,14 @@ SECRETS = {
     "S2_API_KEY": "sentinel-s2-key",
     "PMC_STORE_URI": "s3://sentinel-bucket/x",
 }
+
+
+@functools.cache
+def compiled(name: str, *settings: str) -> list[dict[str, Any]]:
+    """The pipeline's specification, and what is of Kubernetes alone."""
+    with TemporaryDirectory() as folder:
+        text = compile_pipeline(load_recipe(name, settings), Path(folder) / "p.yaml").read_text()
+    return [*yaml.load_all(text, Loader=yaml.CSafeLoader)]
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -47,17 +57,17 @@ def test_it_carries_no_secret_and_nothing_of_this_machine(tmp_path: Path, monkey
     assert not re.search(rf"/(home|Users)/|\b{re.escape(getpass.getuser())}@", text)
 
 
-def test_every_step_has_a_name_a_person_understands(tmp_path: Path) -> None:
-    document = next(yaml.safe_load_all(compile_pipeline(load_recipe("tiny"), tmp_path / "p.yaml").read_text()))
+def test_every_step_has_a_name_a_person_understands() -> None:
+    document, _ = compiled("tiny")
     dags = [document["root"]["dag"], *(c["dag"] for c in document["components"].values() if "dag" in c)]
     names = {task["taskInfo"]["name"] for dag in dags for task in dag["tasks"].values()}
     assert names >= {"Plan the download", "Train the model", "Evaluate the candidate", "Summarise the run", "Tokenise"}
     assert all(" " in name or name in {"PMC-LLaMA", "Tokenise"} for name in names)
 
 
-def _loops(name: str, settings: tuple[str, ...], folder: Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def _loops(name: str, *settings: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The pipeline's parameters, and the tasks in each of its loops."""
-    document = next(yaml.safe_load_all(compile_pipeline(load_recipe(name, settings), folder / "p.yaml").read_text()))
+    document, _ = compiled(name, *settings)
     dags = {key: part["dag"] for key, part in document["components"].items() if "dag" in part}
     titles = {
         task["componentRef"]["name"]: task["taskInfo"]["name"]
@@ -68,8 +78,8 @@ def _loops(name: str, settings: tuple[str, ...], folder: Path) -> tuple[dict[str
     return document["root"]["inputDefinitions"]["parameters"], tasks
 
 
-def test_the_fine_tuning_runs_are_a_list_that_can_be_changed_when_a_run_starts(tmp_path: Path) -> None:
-    parameters, loops = _loops("paper", (), tmp_path)
+def test_the_fine_tuning_runs_are_a_list_that_can_be_changed_when_a_run_starts() -> None:
+    parameters, loops = _loops("paper")
     assert [run["name"] for run in parameters["finetune"]["defaultValue"]] == ["in-domain", "out-of-domain"]
     assert loops["Fine-tune and compare"] == [
         "evaluate-model-4",
@@ -80,21 +90,20 @@ def test_the_fine_tuning_runs_are_a_list_that_can_be_changed_when_a_run_starts(t
     assert "instruct" not in parameters and "Follow instructions" not in loops
 
 
-def test_a_recipe_without_fine_tuning_has_neither_its_boxes_nor_its_parameters(tmp_path: Path) -> None:
-    parameters, loops = _loops("paper", ("finetune=null", "register.judged_on=as_is"), tmp_path)
+def test_a_recipe_without_fine_tuning_has_neither_its_boxes_nor_its_parameters() -> None:
+    parameters, loops = _loops("paper", "finetune=null", "register.judged_on=as_is")
     assert set(loops) == {"Articles to text", "Text to tokens"}
     assert not {"finetune", "instruct", "finetune_cpu"} & set(parameters)
 
 
-def test_learning_to_follow_instructions_is_of_the_candidate_alone(tmp_path: Path) -> None:
-    parameters, loops = _loops("tiny", ("finetune.questions=null",), tmp_path)
+def test_learning_to_follow_instructions_is_of_the_candidate_alone() -> None:
+    parameters, loops = _loops("tiny", "finetune.questions=null")
     assert loops["Follow instructions"] == ["evaluate-model-4", "finetune-model", "register-answering-model"]
     assert "Fine-tune and compare" not in loops and "finetune" not in parameters
 
 
-def test_what_answers_is_registered_after_its_evaluation_and_the_registration_of_its_parent(tmp_path: Path) -> None:
-    path = compile_pipeline(load_recipe("tiny", ("finetune.questions=null",)), tmp_path / "p.yaml")
-    document, platform = yaml.safe_load_all(path.read_text())
+def test_what_answers_is_registered_after_its_evaluation_and_the_registration_of_its_parent() -> None:
+    document, platform = compiled("tiny", "finetune.questions=null")
     dags = {key: part["dag"] for key, part in document["components"].items() if "dag" in part}
     (loop,) = [dag for dag in dags.values() if "register-answering-model" in dag["tasks"]]
     step = loop["tasks"]["register-answering-model"]
@@ -122,10 +131,9 @@ def test_no_step_installs_anything_when_it_starts(tmp_path: Path) -> None:
     [("tiny", (), False), ("paper", (), False), ("paper", ("download.version=2026-11-20",), True)],
 )
 def test_the_plan_is_cached_only_where_the_state_of_the_source_is_known(
-    name: str, settings: tuple[str, ...], cached: bool, tmp_path: Path
+    name: str, settings: tuple[str, ...], cached: bool
 ) -> None:
-    path = compile_pipeline(load_recipe(name, settings), tmp_path / "p.yaml")
-    document = next(yaml.safe_load_all(path.read_text()))
+    document, _ = compiled(name, *settings)
     dags = [document["root"]["dag"], *(c["dag"] for c in document["components"].values() if "dag" in c)]
     (plan,) = [task for dag in dags for name, task in dag["tasks"].items() if name == "plan-download"]
     assert plan["cachingOptions"].get("enableCache", False) is cached

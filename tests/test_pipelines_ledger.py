@@ -83,5 +83,6 @@ def test_every_component_of_the_pipeline_is_keyed_by_its_own_stage() -> None:
     assert stages["comp-train-model"] == "train"
     assert stages["comp-find-duplicates"] == "preprocess"
     assert stages["comp-summarise-run"] == "summary"
-    assert len(stages) == 15
+    assert stages["comp-register-answering-model"] == "register"
+    assert len(stages) == 16
     assert names["comp-evaluate-model-2"] == "Evaluate the candidate"

@@ -42,7 +42,7 @@ def compiled(name: str, *settings: str, pipeline: str = "pmc-llama") -> tuple[di
     with TemporaryDirectory() as folder:
         text = compile_pipeline(load_recipe(name, settings), Path(folder) / "p.yaml", pipeline).read_text()
     parsed_package(text)
-    spec, platform = yaml.safe_load_all(text)
+    spec, platform = yaml.load_all(text, Loader=yaml.CSafeLoader)
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 

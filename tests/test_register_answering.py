@@ -15,10 +15,10 @@ from components.common.manifest import Manifest
 from components.common.settings import get_settings
 from components.common.shards import write_shard
 from components.register.answering import AnsweringResult, register_answering
-from components.register.answering_gate import TaughtFrom
-from components.register.lineage import lineage
-from components.register.promotion import roll_back
-from components.register.registry import Registry
+from components.register.gate.answering_gate import TaughtFrom
+from components.register.registry.lineage import lineage
+from components.register.registry.promotion import roll_back
+from components.register.registry.registry import Registry
 from components.register.settings import RegisterSettings
 from tests.evaluate_helpers import save_model
 from tests.register_helpers import write_corpus, write_evaluation, write_questions

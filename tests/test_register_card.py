@@ -8,12 +8,12 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from components.common.manifest import Manifest
-from components.register.card import description, footprint, model_card
-from components.register.card_settings import CardSettings
-from components.register.compare import compare
-from components.register.comparison import Comparison
-from components.register.gate import decide
-from components.register.markdown import code, escaped, literal
+from components.register.card.card import description, footprint, model_card
+from components.register.card.card_settings import CardSettings
+from components.register.card.markdown import code, escaped, literal
+from components.register.comparison.compare import compare
+from components.register.comparison.comparison import Comparison
+from components.register.gate.gate import decide
 from components.register.settings import RegisterSettings
 from tests.register_helpers import answers, evaluation, evidence
 

@@ -13,16 +13,16 @@ from components.common.absent import is_absent
 from components.common.errors import InputError
 from components.common.fingerprint import sha256_file
 from components.common.manifest import Manifest
-from components.register.calibration import calibration, confusion
-from components.register.champion import Champion, champion_model, load_champion
-from components.register.compare import compare
-from components.register.comparison import Comparison
-from components.register.contamination import load_contamination
-from components.register.evidence import Evidence, load_evidence
-from components.register.gate import decide
-from components.register.licences import count_licences
-from components.register.published import published_table
-from components.register.results import QuestionResult, load_evaluation
+from components.register.comparison.calibration import calibration, confusion
+from components.register.comparison.compare import compare
+from components.register.comparison.comparison import Comparison
+from components.register.comparison.published import published_table
+from components.register.evidence.champion import Champion, champion_model, load_champion
+from components.register.evidence.contamination import load_contamination
+from components.register.evidence.evidence import Evidence, load_evidence
+from components.register.evidence.licences import count_licences
+from components.register.evidence.results import QuestionResult, load_evaluation
+from components.register.gate.gate import decide
 from components.register.settings import RegisterSettings
 from tests.register_helpers import (
     answers,

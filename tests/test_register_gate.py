@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from components.register.champion import Champion
-from components.register.contamination import Contamination
-from components.register.gate import Check, Verdict, conclude, decide
-from components.register.results import Benchmark, Evaluation, FineTuning
+from components.register.evidence.champion import Champion
+from components.register.evidence.contamination import Contamination
+from components.register.evidence.results import Benchmark, Evaluation, FineTuning
+from components.register.gate.gate import Check, Verdict, conclude, decide
 from components.register.settings import RegisterSettings
 from tests.register_helpers import answers, changed, evaluation, evidence, examined, overlap
 

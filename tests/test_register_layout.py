@@ -7,7 +7,7 @@ import mlflow
 import pytest
 
 from components.common.errors import InputError
-from components.register.layout import add_mlflow_files, from_source, missing_files, to_source, weights_exist
+from components.register.registry.layout import add_mlflow_files, from_source, missing_files, to_source, weights_exist
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "dtype": "bfloat16", "transformers_version": "5.17.0"}
 

@@ -4,8 +4,8 @@ import pytest
 
 from components.common import storage
 from components.common.errors import InputError, PipelineError, StorageError
-from components.register.promotion import ChampionChanged, Move, exclusive, move_champion, promote, roll_back
-from components.register.registry import JOURNAL_TAG, LOCK_TAG
+from components.register.registry.promotion import ChampionChanged, Move, exclusive, move_champion, promote, roll_back
+from components.register.registry.registry import JOURNAL_TAG, LOCK_TAG
 from tests import registry_scenarios as scenarios
 from tests.registry_helpers import Place, empty_database
 

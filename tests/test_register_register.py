@@ -14,10 +14,10 @@ from components.common import storage
 from components.common.errors import InputError, PipelineError
 from components.common.manifest import Manifest
 from components.common.settings import get_settings
-from components.register.comparison import Comparison
-from components.register.gate import decide
-from components.register.promotion import promote, roll_back
+from components.register.comparison.comparison import Comparison
+from components.register.gate.gate import decide
 from components.register.register import register
+from components.register.registry.promotion import promote, roll_back
 from components.register.settings import RegisterSettings
 from tests.evaluate_helpers import save_model
 from tests.ports import free_ports

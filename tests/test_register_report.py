@@ -16,17 +16,17 @@ from lxml import html
 from register_helpers import answers, evaluation, evidence, examined
 
 from components.common.manifest import Manifest
-from components.register.champion import Champion
-from components.register.compare import compare
-from components.register.comparison import Comparison, Estimate, QuestionChange, ReliabilityBin
-from components.register.evidence import Evidence
-from components.register.gate import decide
+from components.register.comparison.compare import compare
+from components.register.comparison.comparison import Comparison, Estimate, QuestionChange, ReliabilityBin
+from components.register.evidence.champion import Champion
+from components.register.evidence.evidence import Evidence
+from components.register.evidence.results import Benchmark, Evaluation, FineTuning, QuestionResult
+from components.register.gate.gate import decide
 from components.register.report import plots
 from components.register.report.page import render
 from components.register.report.questions import question_groups
 from components.register.report.summary import confusion, numbers, summary
 from components.register.report.training import cost, curves
-from components.register.results import Benchmark, Evaluation, FineTuning, QuestionResult
 from components.register.settings import RegisterSettings
 
 SETTINGS = RegisterSettings(benchmarks=["medqa", "medmcqa"], model_name="pmc-llama")

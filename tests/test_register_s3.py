@@ -11,8 +11,8 @@ from components.common.manifest import Manifest
 from components.common.settings import get_settings
 from components.evaluate.evaluate import evaluate
 from components.evaluate.settings import EvaluateSettings
-from components.register.layout import missing_files
 from components.register.register import register
+from components.register.registry.layout import missing_files
 from components.register.settings import RegisterSettings
 from tests.evaluate_helpers import questions, save_benchmarks, save_corpus, save_model
 

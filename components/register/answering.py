@@ -7,20 +7,20 @@ from typing import Any
 from components.common.errors import InputError
 from components.common.instruction_set import instruction_shard
 from components.common.manifest import Manifest
-from components.register.answering_card import EXAMPLE, Instructions, answering_card, answering_description
-from components.register.answering_gate import TaughtFrom, decide_answering, unreadable
-from components.register.comparison import Comparison
-from components.register.contamination import load_contamination
-from components.register.evidence import Evidence, corpora_of
-from components.register.layout import add_mlflow_files
-from components.register.licences import count_licences
-from components.register.registration import Registration, tracking_address, weights_of
-from components.register.registry import Registry
+from components.register.card.answering_card import EXAMPLE, Instructions, answering_card, answering_description
+from components.register.comparison.comparison import Comparison
+from components.register.evidence.contamination import load_contamination
+from components.register.evidence.evidence import Evidence, corpora_of
+from components.register.evidence.licences import count_licences
+from components.register.evidence.results import load_evaluation
+from components.register.gate.answering_gate import TaughtFrom, decide_answering, unreadable
+from components.register.gate.verdict import Verdict
+from components.register.registry.layout import add_mlflow_files
+from components.register.registry.registration import Registration, tracking_address, weights_of
+from components.register.registry.registry import Registry
+from components.register.registry.tags import TAUGHT_FROM, TAUGHT_WITH, version_tags
 from components.register.report.summary import summary
-from components.register.results import load_evaluation
 from components.register.settings import RegisterSettings
-from components.register.tags import TAUGHT_FROM, TAUGHT_WITH, version_tags
-from components.register.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def register_answering(
     """Judge a model that was taught to follow instructions and register it as ``<model name>-<run>``.
 
     All is as :func:`components.register.register.register` does it, but for the gate
-    (:func:`components.register.answering_gate.decide_answering`).
+    (:func:`components.register.gate.answering_gate.decide_answering`).
 
     Args:
         run: Name of the fine-tuning run.

@@ -13,8 +13,8 @@ def champion_model(register: dict, candidate: dsl.Input[dsl.Model], model: dsl.O
     from components.common.manifest import Manifest
     from components.common.settings import get_settings
     from components.common.step import step
-    from components.register.champion import champion_model as logic
-    from components.register.registry import Registry
+    from components.register.evidence.champion import champion_model as logic
+    from components.register.registry.registry import Registry
     from components.register.settings import RegisterSettings
 
     with step("Find the champion") as current:
@@ -131,7 +131,7 @@ def register_answering_model(
     from components.common.settings import get_settings
     from components.common.step import step
     from components.register.answering import register_answering as logic
-    from components.register.answering_gate import TaughtFrom
+    from components.register.gate.answering_gate import TaughtFrom
     from components.register.settings import RegisterSettings
 
     run = finetune["name"]

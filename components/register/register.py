@@ -6,17 +6,17 @@ from typing import Any
 
 from components.common import storage
 from components.common.manifest import Manifest
-from components.register.card import description, model_card
-from components.register.comparison import Comparison
-from components.register.evidence import load_evidence
-from components.register.gate import Verdict, decide
-from components.register.layout import add_mlflow_files
-from components.register.registration import Registration, tracking_address, weights_of
-from components.register.registry import Registry
+from components.register.card.card import description, model_card
+from components.register.comparison.comparison import Comparison
+from components.register.evidence.evidence import load_evidence
+from components.register.gate.gate import Verdict, decide
+from components.register.registry.layout import add_mlflow_files
+from components.register.registry.registration import Registration, tracking_address, weights_of
+from components.register.registry.registry import Registry
+from components.register.registry.tags import version_tags
 from components.register.report.page import render
 from components.register.report.summary import summary
 from components.register.settings import RegisterSettings
-from components.register.tags import version_tags
 
 REPORT = "report.html"
 

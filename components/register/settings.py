@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from components.common.section import Section
-from components.register.card_settings import CardSettings
+from components.register.card.card_settings import CardSettings
 
 
 class RegisterSettings(Section):

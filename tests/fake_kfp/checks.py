@@ -57,7 +57,7 @@ def check_body(data: Any, model: str, where: str = "body") -> None:
 def parsed_package(text: str) -> dict[str, Any]:
     """The pipeline's specification, if KFP's own formats can read all of it."""
     try:
-        documents = list(yaml.safe_load_all(text))
+        documents = list(yaml.load_all(text, Loader=yaml.CSafeLoader))
         spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
         for document in documents[1:]:
             json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from components.common.charts import BAR, FAINT, LOST, compact
 from components.common.manifest import Manifest
-from components.register.comparison import Comparison, Confusion, Score
+from components.register.comparison.comparison import Comparison, Confusion, Score
 from components.register.report import plots, words
 from components.register.report.questions import Shown, question_groups, references
 from components.register.report.tables import (
@@ -94,7 +94,7 @@ def render(
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1] / "templates"),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -24,7 +24,7 @@ from components.common.charts import (
     drawing,
     to_svg,
 )
-from components.register.comparison import Estimate, ReliabilityBin
+from components.register.comparison.comparison import Estimate, ReliabilityBin
 
 Points = Sequence[tuple[float, float]]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from components.register.comparison import QuestionChange
+from components.register.comparison.comparison import QuestionChange
 from components.register.report.words import title
 
 _LONGEST_TEXT = 1500

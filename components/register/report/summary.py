@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from components.register.comparison import Comparison, Confusion, ModelResults
+from components.register.comparison.comparison import Comparison, Confusion, ModelResults
 
 _ROLES = ("base", "candidate")
 _CONFUSION_OF = "pubmedqa"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from components.register.comparison import (
+from components.register.comparison.comparison import (
     BenchmarkDifference,
     Comparison,
     Estimate,

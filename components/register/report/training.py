@@ -11,8 +11,8 @@ from typing import Any
 from components.common import storage
 from components.common.errors import StorageError
 from components.common.manifest import Manifest
-from components.register.card import Footprint, footprint
-from components.register.card_settings import CardSettings
+from components.register.card.card import Footprint, footprint
+from components.register.card.card_settings import CardSettings
 from components.register.report.plots import Points
 
 log = logging.getLogger(__name__)

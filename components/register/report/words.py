@@ -1,6 +1,6 @@
 """Numbers and names as the report's readers see them."""
 
-from components.register.comparison import Estimate
+from components.register.comparison.comparison import Estimate
 
 _TITLES = {"pubmedqa": "PubMedQA", "medmcqa": "MedMCQA", "medqa": "MedQA-USMLE"}
 _SUITES = {"mmlu": "MMLU"}

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.common.statistics import Interval, PairedDifference, holm, paired_difference, weighted_mean
-from components.register.contamination import Contamination
-from components.register.evidence import Evidence, FineTunedResults
-from components.register.results import Benchmark, Evaluation, FineTuning
+from components.register.evidence.contamination import Contamination
+from components.register.evidence.evidence import Evidence, FineTunedResults
+from components.register.evidence.results import Benchmark, Evaluation, FineTuning
 
 AS_IS = "as is"
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.common.errors import InputError
-from components.register.answers import loss
-from components.register.evidence import Evidence
-from components.register.pairs import Pair, differences, incomparable, pairs
-from components.register.results import Benchmark
+from components.register.evidence.evidence import Evidence
+from components.register.evidence.results import Benchmark
+from components.register.gate.answers import loss
+from components.register.gate.pairs import Pair, differences, incomparable, pairs
+from components.register.gate.training_data import licences
+from components.register.gate.verdict import Check, Verdict, conclude
 from components.register.settings import RegisterSettings
-from components.register.training_data import licences
-from components.register.verdict import Check, Verdict, conclude
 
 
 class TaughtFrom(BaseModel):

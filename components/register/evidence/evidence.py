@@ -7,10 +7,10 @@ from typing import Any
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint
 from components.common.manifest import Manifest
-from components.register.champion import Champion
-from components.register.contamination import Contamination, load_contamination
-from components.register.licences import count_licences
-from components.register.results import Evaluation, FineTuning, load_evaluation
+from components.register.evidence.champion import Champion
+from components.register.evidence.contamination import Contamination, load_contamination
+from components.register.evidence.licences import count_licences
+from components.register.evidence.results import Evaluation, FineTuning, load_evaluation
 
 _OWN_CORPUS = "corpus"  # what the train stage's mixture calls the corpus of the run itself
 
@@ -70,7 +70,7 @@ def load_evidence(
         corpus: The run's corpus.
         base_eval: Evaluation of the model that training started from.
         candidate_eval: Evaluation of `model`.
-        champion: As :func:`components.register.champion.load_champion` found it.
+        champion: As :func:`components.register.evidence.champion.load_champion` found it.
         fine_tuned_models: Fine-tuned bases and candidates, in any order.
         fine_tuned_evals: Their evaluations, in any order.
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.common.statistics import wilson
-from components.register.comparison import Calibration, Confusion, Estimate, ReliabilityBin
-from components.register.results import QuestionResult
+from components.register.comparison.comparison import Calibration, Confusion, Estimate, ReliabilityBin
+from components.register.evidence.results import QuestionResult
 
 BINS = 10
 UNPARSABLE = "unparsable"

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
-from components.register.contamination import Contamination
-from components.register.evidence import Evidence
-from components.register.licences import not_allowed
+from components.register.evidence.contamination import Contamination
+from components.register.evidence.evidence import Evidence
+from components.register.evidence.licences import not_allowed
+from components.register.gate.verdict import Check, Numbers
 from components.register.settings import RegisterSettings
-from components.register.verdict import Check, Numbers
 
 
 def contamination(evidence: Evidence, settings: RegisterSettings) -> Iterator[Check]:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from components.common import storage
 from components.common.errors import InputError
-from components.register.results import FineTuning
-from components.register.verdict import Verdict
+from components.register.evidence.results import FineTuning
+from components.register.gate.verdict import Verdict
 
 FORMAT_VERSION = 1
 

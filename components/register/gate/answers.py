@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 
 from components.common.statistics import PairedDifference
-from components.register.contamination import Contamination
-from components.register.pairs import Difference, Pair, counted_questions
+from components.register.evidence.contamination import Contamination
+from components.register.gate.pairs import Difference, Pair, counted_questions
+from components.register.gate.verdict import Check, Numbers, moved, p_in_words, points, with_interval
 from components.register.settings import RegisterSettings
-from components.register.verdict import Check, Numbers, moved, p_in_words, points, with_interval
 
 _REFUSED = {
     "possible": "so that a loss of more than the {:.1f} points allowed is possible",

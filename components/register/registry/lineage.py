@@ -11,8 +11,8 @@ from rich.tree import Tree
 
 from components.common.errors import PipelineError
 from components.common.model_registry import explained, find_version, get_model
-from components.register import tags as names
-from components.register.layout import missing_files
+from components.register.registry import tags as names
+from components.register.registry.layout import missing_files
 
 _JSON = frozenset({"licences", "sources", "datasets", "evaluation"})
 _SECTIONS = {

@@ -15,7 +15,7 @@ from components.common.errors import PipelineError
 from components.common.fingerprint import fingerprint as digest
 from components.common.lock import StoreLock
 from components.common.model_registry import CHAMPION, DESCRIPTION_LIMIT, TAG_LIMIT, explained, get_model
-from components.register.layout import to_source
+from components.register.registry.layout import to_source
 
 log = logging.getLogger(__name__)
 

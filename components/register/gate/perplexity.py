@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 
 from components.common.statistics import Interval
-from components.register.pairs import Pair, perplexity_change, same_articles
+from components.register.gate.pairs import Pair, perplexity_change, same_articles
+from components.register.gate.verdict import Check, Numbers, moved, with_interval
 from components.register.settings import RegisterSettings
-from components.register.verdict import Check, Numbers, moved, with_interval
 
 
 def perplexity(pair: Pair, settings: RegisterSettings) -> Check:

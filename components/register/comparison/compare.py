@@ -8,8 +8,8 @@ from typing import Literal
 from components.common.manifest import Manifest
 from components.common.questions import Question, read_questions
 from components.common.statistics import Interval, PairedDifference, wilson
-from components.register.calibration import calibration, confusion
-from components.register.comparison import (
+from components.register.comparison.calibration import calibration, confusion
+from components.register.comparison.comparison import (
     BenchmarkContamination,
     BenchmarkDifference,
     Comparison,
@@ -22,10 +22,12 @@ from components.register.comparison import (
     QuestionChange,
     Score,
 )
-from components.register.contamination import Contamination
-from components.register.evidence import Evidence
-from components.register.licences import not_allowed
-from components.register.pairs import (
+from components.register.comparison.paper_table import paper_table
+from components.register.evidence.contamination import Contamination
+from components.register.evidence.evidence import Evidence
+from components.register.evidence.licences import not_allowed
+from components.register.evidence.results import Benchmark, Evaluation, FineTuning
+from components.register.gate.pairs import (
     AS_IS,
     Difference,
     Pair,
@@ -37,10 +39,8 @@ from components.register.pairs import (
     perplexity_change,
     same_articles,
 )
-from components.register.paper_table import paper_table
-from components.register.results import Benchmark, Evaluation, FineTuning
+from components.register.gate.verdict import Verdict
 from components.register.settings import RegisterSettings
-from components.register.verdict import Verdict
 
 Texts = Mapping[str, Mapping[str, Question]]
 

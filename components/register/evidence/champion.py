@@ -9,10 +9,10 @@ from mlflow.entities.model_registry import ModelVersion
 from components.common.absent import absent, is_absent
 from components.common.errors import PipelineError
 from components.common.manifest import Manifest
-from components.register.comparison import Comparison
-from components.register.layout import missing_files
-from components.register.registry import FINGERPRINT_TAG
-from components.register.results import Evaluation, FineTuning, load_evaluation
+from components.register.comparison.comparison import Comparison
+from components.register.evidence.results import Evaluation, FineTuning, load_evaluation
+from components.register.registry.layout import missing_files
+from components.register.registry.registry import FINGERPRINT_TAG
 
 log = logging.getLogger(__name__)
 

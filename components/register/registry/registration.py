@@ -11,15 +11,15 @@ from components.common.lock import StoreLock
 from components.common.manifest import Manifest
 from components.common.model_registry import CANDIDATE, CHAMPION
 from components.common.settings import get_settings
-from components.register.champion import load_champion
-from components.register.compare import compare
-from components.register.comparison import Comparison
-from components.register.evidence import Evidence
-from components.register.promotion import ChampionChanged, exclusive, move_champion, rolled_back
-from components.register.registry import Registry
+from components.register.comparison.compare import compare
+from components.register.comparison.comparison import Comparison
+from components.register.evidence.champion import load_champion
+from components.register.evidence.evidence import Evidence
+from components.register.gate.verdict import Check, Verdict, conclude
+from components.register.registry.promotion import ChampionChanged, exclusive, move_champion, rolled_back
+from components.register.registry.registry import Registry
+from components.register.registry.tags import PROMOTED, verdict_tags
 from components.register.settings import RegisterSettings
-from components.register.tags import PROMOTED, verdict_tags
-from components.register.verdict import Check, Verdict, conclude
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 from components.common import storage
 from components.common.manifest import Manifest
 from components.common.model_registry import TAG_LIMIT
-from components.register.comparison import Comparison, Estimate
+from components.register.comparison.comparison import Comparison, Estimate
 
 VERDICT = "verdict"
 PASSED = "passed"

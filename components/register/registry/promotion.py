@@ -21,9 +21,9 @@ from components.common.errors import InputError, PipelineError
 from components.common.lock import StoreLock
 from components.common.model_registry import CANDIDATE, CHAMPION, PREVIOUS, find_version
 from components.common.settings import get_settings
-from components.register.layout import missing_files
-from components.register.registry import Registry
-from components.register.tags import (
+from components.register.registry.layout import missing_files
+from components.register.registry.registry import Registry
+from components.register.registry.tags import (
     ANY_CHAMPION,
     JUDGED_AGAINST,
     NO_CHAMPION,

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from components.register.comparison import Cell, ModelResults, Table, TableRow
-from components.register.published import COLUMNS, METHODS, published_table
+from components.register.comparison.comparison import Cell, ModelResults, Table, TableRow
+from components.register.comparison.published import COLUMNS, METHODS, published_table
 
 _BENCHMARK_OF = {"usmle_out": "medqa", "usmle_in": "medqa", "medmcqa": "medmcqa", "pubmedqa": "pubmedqa"}
 _AS_IS = "as is"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from components.common.instructions import DOCTOR, Instruction
 from components.common.manifest import Manifest
-from components.register.card import data_set_title, number_text, render_card, render_description, share_text
-from components.register.card_settings import CardSettings
-from components.register.comparison import Comparison, ModelResults
-from components.register.markdown import Verbatim
+from components.register.card.card import data_set_title, number_text, render_card, render_description, share_text
+from components.register.card.card_settings import CardSettings
+from components.register.card.markdown import Verbatim
+from components.register.comparison.comparison import Comparison, ModelResults
 
 EXAMPLE = Instruction(DOCTOR, "Which vitamin deficiency causes scurvy?").prompt
 """A request in the words that such a model has learned."""

@@ -3,7 +3,7 @@
 The numbers are quoted, never measured here: accuracy in percent, from the README of the authors' repository.
 """
 
-from components.register.comparison import Cell, Table, TableRow
+from components.register.comparison.comparison import Cell, Table, TableRow
 
 CITATION = (
     "Wu et al., PMC-LLaMA: Further Finetuning LLaMA on Medical Papers, arXiv 2304.14454 v1; "

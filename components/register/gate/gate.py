@@ -6,13 +6,13 @@ with the reason. docs/evaluation.md defines every number.
 
 from collections.abc import Iterator
 
-from components.register.answers import above_majority, gain, loss
-from components.register.evidence import Evidence
-from components.register.pairs import Pair, adjusted, differences, incomparable, pairs, same_articles
-from components.register.perplexity import perplexity, perplexity_obstacles, perplexity_set_aside
+from components.register.evidence.evidence import Evidence
+from components.register.gate.answers import above_majority, gain, loss
+from components.register.gate.pairs import Pair, adjusted, differences, incomparable, pairs, same_articles
+from components.register.gate.perplexity import perplexity, perplexity_obstacles, perplexity_set_aside
+from components.register.gate.training_data import contamination, licences
+from components.register.gate.verdict import Check, Verdict, conclude
 from components.register.settings import RegisterSettings
-from components.register.training_data import contamination, licences
-from components.register.verdict import Check, Verdict, conclude
 
 __all__ = ["Check", "Verdict", "conclude", "decide"]
 

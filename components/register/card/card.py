@@ -11,9 +11,9 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.common.manifest import Manifest
-from components.register.card_settings import CardSettings
-from components.register.comparison import Comparison, Estimate, ModelResults, PairResults
-from components.register.markdown import Verbatim, code, escaped, literal
+from components.register.card.card_settings import CardSettings
+from components.register.card.markdown import Verbatim, code, escaped, literal
+from components.register.comparison.comparison import Comparison, Estimate, ModelResults, PairResults
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DATA_SETS = {
