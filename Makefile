@@ -96,7 +96,7 @@ deploy: $(READY) ## Apply that to kubectl's cluster, after showing the differenc
 	@$(BIN)/python -m tools.manifests deploy $(OVERLAY)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: $(READY) ## Extract some ten thousand damaged articles: make fuzz [ARTICLES=archive of JATS files]
 	$(BIN)/python tests/fuzz.py $(if $(ARTICLES),--articles $(ARTICLES))

@@ -55,6 +55,9 @@ def layout() -> "Iterator[Layout]":
 def _forget() -> None:
     get_settings.cache_clear()
     storage._s3_store.cache_clear()
+    # MLflow keeps its S3 client for minutes, whatever becomes of the environment.
+    if repository := sys.modules.get("mlflow.store.artifact.s3_artifact_repo"):
+        repository._cached_get_s3_client.cache_clear()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
 
 import pytest
 from chat_helpers import tiny_model
@@ -39,6 +40,32 @@ def test_a_seed_gives_the_same_answer_and_none_another(model: ServedModel) -> No
     other = {"".join(generator.answer(ids, sampling(temperature=1.5))) for _ in range(3)}
     assert len(same) == 1
     assert len(other) == 3
+
+
+class Late(SimpleQueue):
+    """Gives nothing before all is there, as to a reader that is slower than the model."""
+
+    def __init__(self) -> None:
+        self.whole = threading.Event()
+
+    def put(self, piece: object) -> None:  # type: ignore[override]
+        super().put(piece)
+        if piece is None:
+            self.whole.set()
+
+    def get(self) -> object:  # type: ignore[override]
+        assert self.whole.wait(30)
+        return super().get()
+
+
+def test_a_stop_that_is_seen_when_the_model_has_made_its_last_token_counts_as_one(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.chat.generation.SimpleQueue", Late)
+    generator, ids = Generator(model), model.tokenizer("The patient has")["input_ids"]
+    text = "".join(generator.answer(ids, sampling(temperature=0), templated=False))
+    answer = generator.answer(ids, sampling(temperature=0, stop=text[2:]), templated=False)
+    assert ("".join(answer), answer.finish_reason) == (text[:2], "stop")
 
 
 def test_whoever_leaves_early_stops_the_model_and_the_next_gets_its_turn(model: ServedModel) -> None:

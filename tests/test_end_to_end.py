@@ -42,16 +42,15 @@ def test_a_run_ends_with_a_registered_model_and_a_true_table(first: Finished, ho
     assert version.tags["corpus_fingerprint"] == corpus.fingerprint
     assert client.get_model_version_by_alias("pmc-llama-tiny", "candidate").version == version.version
     assert f"pmc-llama-tiny version {version.version}" in first.output
-    (report,) = [line.split()[-1] for line in first.output.splitlines() if line.startswith("Report:")]
-    assert b"<title>" in storage.read(report)
+    (report,) = [line for line in first.output.splitlines() if line.startswith("Report:")]
+    assert b"<title>" in storage.read(report.removeprefix("Report:").strip())
     assert f"listed {corpus.totals['listed']}" in first.output
     assert "Traceback" not in first.output
 
 
 def test_base_and_candidate_are_compared_after_the_same_fine_tuning_too(first: Finished, home: Path) -> None:
-    (uri,) = [
-        entry.uri for entry in storage.list_files(storage.to_uri(home / "store" / "comparisons" / "pmc-llama-tiny"))
-    ]
+    compared = storage.list_files(storage.to_uri(home / "store" / "comparisons" / "pmc-llama-tiny"))
+    (uri,) = [entry.uri for entry in compared if entry.uri.endswith("/comparison.json")]
     comparison = json.loads(storage.read(uri))
     rows = {(row["model"], row["setting"]): row["cells"] for row in comparison["table"]["rows"]}
     assert rows["PMC-LLaMA-7B", "full fine-tuning"]["usmle_in"]["value"] == 0.4061

@@ -23,14 +23,23 @@ class Answer:
         pieces: Its text, as it comes.
         prompt_tokens: Given to the model.
         tokens: Made by it.
-        finish_reason: ``stop`` when the answer ended by itself, ``length`` when it was cut.
     """
 
     pieces: Iterator[str]
     prompt_tokens: int
     tokens: int = 0
-    finish_reason: str = "stop"
+    _ended: bool = False
     _stopped: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def finish_reason(self) -> str:
+        """``stop`` when the answer ended by itself or at a stop, ``length`` when it was cut."""
+        return "stop" if self._ended else "length"
+
+    def end(self) -> None:
+        """Stop the model: the answer is whole."""
+        self._ended = True
+        self._stopped.set()
 
     def __iter__(self) -> Iterator[str]:
         """Yield the text; whoever leaves early stops the model too."""
@@ -60,7 +69,7 @@ class Generator:
         stops = [*sampling.stop, *(HEADINGS if templated else ())]
         answer = Answer(iter(()), prompt_tokens=len(ids))
         pieces = self._pieces(list(ids), sampling, answer)
-        answer.pieces = until_stop(pieces, stops, answer._stopped.set, strip=templated)
+        answer.pieces = until_stop(pieces, stops, answer.end, strip=templated)
         return answer
 
     def _pieces(self, ids: list[int], sampling: Sampling, answer: Answer) -> Iterator[str]:
@@ -100,8 +109,8 @@ class Generator:
                     **drawn,
                 )
             answer.tokens = made.shape[1] - len(ids)
-            ended = int(made[0, -1]) == tokenizer.eos_token_id or answer._stopped.is_set()
-            answer.finish_reason = "stop" if ended else "length"
+            if int(made[0, -1]) == tokenizer.eos_token_id:
+                answer.end()
             queue.put(None)
         except BaseException as error:  # noqa: BLE001 - told in the thread that waits for the answer
             queue.put(error)
