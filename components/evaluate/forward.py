@@ -7,8 +7,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from components.evaluate.last_layer import can_narrow, only_at
+from components.evaluate.on_cpu import quick_on_cpu
 from components.evaluate.rows import Row
-from components.evaluate.slices import in_slices
 
 # Families whose logits are exactly the output embedding applied to the last hidden state (no scaling, no capping).
 _PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox"})
@@ -38,7 +38,7 @@ def score_rows(model: PreTrainedModel, rows: Sequence[Row], prefix: Cache | None
     numbered = {place: number for number, place in enumerate(places)}
     numbers = torch.tensor([numbered[index, place] for index, option in options for place in option.places])
     targets = torch.tensor([token for _, option in options for token in option.tokens])
-    with torch.inference_mode(), in_slices(model):
+    with torch.inference_mode(), quick_on_cpu(model):
         hidden = _hidden_states(model, rows, scored, prefix)
         chosen, greedy = _log_likelihoods(model, hidden, numbers, targets)
     offset = 0
@@ -60,7 +60,7 @@ def window_losses(model: PreTrainedModel, windows: Sequence[Sequence[int]]) -> l
     columns = torch.tensor([column for window in windows for column in range(len(window) - 1)])
     targets = torch.tensor([token for window in windows for token in window[1:]])
     numbers = torch.arange(len(targets))
-    with torch.inference_mode(), in_slices(model):
+    with torch.inference_mode(), quick_on_cpu(model):
         if has_plain_head(model):
             states = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state[rows, columns]
             chosen, _ = _log_likelihoods(model, states, numbers, targets)

@@ -4,6 +4,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
+from components.evaluate.on_cpu import quick_on_cpu
+
 
 def compute_prefix(model: PreTrainedModel, tokens: list[int]) -> Cache:
     """Run a beginning through the model and keep what later tokens attend to.
@@ -16,7 +18,7 @@ def compute_prefix(model: PreTrainedModel, tokens: list[int]) -> Cache:
         A cache that can be given to any number of forward passes: none of them changes it.
     """
     known = DynamicCache(config=model.config)
-    with torch.inference_mode():
+    with torch.inference_mode(), quick_on_cpu(model):
         model.base_model(input_ids=torch.tensor([tokens], device=model.device), past_key_values=known, use_cache=True)
     return Cache(layers=[_Prefix(layer.keys, layer.values) for layer in known.layers])
 
