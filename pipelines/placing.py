@@ -15,10 +15,6 @@ from components.common.section import Section
 from components.common.settings import get_settings
 from pipelines.step_settings import STEPS, StepSettings, StepsSettings
 
-# Before each setting of a task, KFP wants its caller's name and asks for the whole stack with every frame's source.
-# Where many modules are loaded, as in a notebook, that takes 20 s a compilation; without the sources, none.
-pipeline_task.inspect = SimpleNamespace(stack=functools.partial(inspect.stack, 0))
-
 _AT_RUN_TIME = ("cpu", "cpu_limit", "memory", "memory_limit", "node_selector", "tolerations")
 _TMP, _SHARED_MEMORY = "/tmp", "/dev/shm"  # noqa: S108 - the pod's own
 # They look at the world as it is, not as it was.
@@ -28,6 +24,19 @@ _FROM_THE_POD = {
     "PMC_RUN_ID": "metadata.labels['pipeline/runid']",
     "PMC_RUN_NAME": "metadata.labels['workflows.argoproj.io/workflow']",
 }
+
+
+def _callers() -> list[tuple[Any, str, int, str]]:
+    """The calling frames as :func:`inspect.stack` begins them, without their sources."""
+    found, frame = [], inspect.currentframe()
+    while frame := frame and frame.f_back:
+        found.append((frame, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+    return found
+
+
+# Before each setting of a task, KFP wants its caller's name and asks for the whole stack with every frame's source.
+# Where many modules are loaded, as in a notebook, that takes 20 s a compilation; without the sources, none.
+pipeline_task.inspect = SimpleNamespace(stack=_callers)
 
 
 class Placing:

@@ -1,6 +1,7 @@
 """What several test modules use: a clean environment, and a real S3 server."""
 
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ OURS = ("PMC_", "MLFLOW_", "AWS_", "KFP_", "HF_", "S2_")
 
 # Threads that wait for each other spin, and a core that two test processes share pays for it several times over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A process that has loaded torch, KFP and MLflow has millions of objects, which need not be looked through so often.
+gc.set_threshold(50_000, 10, 10)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,6 +61,9 @@ def _forget() -> None:
     # MLflow keeps its S3 client for minutes, whatever becomes of the environment.
     if repository := sys.modules.get("mlflow.store.artifact.s3_artifact_repo"):
         repository._cached_get_s3_client.cache_clear()
+    # And boto3's own session keeps the credentials that it found first.
+    if boto3 := sys.modules.get("boto3"):
+        boto3.DEFAULT_SESSION = None  # type: ignore[attr-defined]
 
 
 @pytest.fixture
