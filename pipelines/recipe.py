@@ -23,7 +23,6 @@ from components.train.settings import FinetuneSettings, TrainSettings
 from pipelines.step_settings import StepsSettings
 
 RECIPES = resources.files("pipelines") / "recipes"
-_ALWAYS_FETCHED = ("pubmedqa", "medmcqa", "medqa")
 _ANY_NAME = "<name>"  # in the keys of a section that holds several parts by name
 
 RunName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
@@ -83,8 +82,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _every_benchmark_is_fetched(self) -> "Recipe":
-        fetched = [*_ALWAYS_FETCHED, *self.download.more_benchmarks]
-        missing = [name for name in self.evaluate.benchmarks if name not in fetched]
+        missing = [name for name in self.evaluate.benchmarks if name not in self.download.fetched_benchmarks]
         if missing and self.download.benchmarks in ("hub", "sample"):
             raise ValueError(
                 f"evaluate.benchmarks has {', '.join(missing)}, which download.benchmarks={self.download.benchmarks} "

@@ -19,6 +19,8 @@ from components.common.settings import get_settings
 from tests.ports import free_ports
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from components.train.distributed import Layout
 
 OURS = ("PMC_", "MLFLOW_", "AWS_", "KFP_", "HF_", "S2_")
@@ -53,6 +55,20 @@ def layout() -> "Iterator[Layout]":
 
     with alone() as layout:
         yield layout
+
+
+@pytest.fixture
+def registry_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "MlflowClient":
+    """An empty registry of this test's own, and a store beside it; the environment says where both are."""
+    from mlflow import MlflowClient
+
+    from tests.registry_helpers import empty_database
+
+    uri = empty_database(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("PMC_STORE_URI", f"file://{tmp_path}/store")
+    get_settings.cache_clear()
+    return MlflowClient(uri)
 
 
 def _forget() -> None:

@@ -22,22 +22,11 @@ from components.register.registry.registry import Registry
 from components.register.settings import RegisterSettings
 from tests.evaluate_helpers import save_model
 from tests.register_helpers import write_corpus, write_evaluation, write_questions
-from tests.registry_helpers import empty_database
 
 NAME = "pmc-llama-test-talk"
 SETTINGS = RegisterSettings(model_name="pmc-llama-test", benchmarks=["medqa"])
 PARENT = Manifest(kind="model", fingerprint="parent", inputs={}, settings={}, shards=[], totals={}, extra={})
 TAUGHT_FROM = TaughtFrom(model="pmc-llama-test", version="7", model_fingerprint="parent", passed=True)
-
-
-@pytest.fixture
-def client(tmp_path, monkeypatch) -> MlflowClient:
-    uri = empty_database(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("PMC_STORE_URI", f"file://{tmp_path}/store")
-    get_settings.cache_clear()
-    yield MlflowClient(uri)
-    get_settings.cache_clear()
 
 
 def run(
@@ -106,11 +95,11 @@ def _of_corpus(fingerprint: str) -> Manifest:
     return PARENT.model_copy(update={"inputs": {"corpus": fingerprint}})
 
 
-def aliases(client: MlflowClient) -> dict[str, str]:
-    return {alias: str(version) for alias, version in client.get_registered_model(NAME).aliases.items()}
+def aliases(registry_client: MlflowClient) -> dict[str, str]:
+    return {alias: str(version) for alias, version in registry_client.get_registered_model(NAME).aliases.items()}
 
 
-def test_a_model_whose_answers_can_be_read_becomes_champion_of_its_own_name(client, tmp_path):
+def test_a_model_whose_answers_can_be_read_becomes_champion_of_its_own_name(registry_client, tmp_path):
     model = taught(tmp_path)
     result = run(tmp_path, model, unreadable=3)
     assert (result.name, result.version, result.aliases) == (NAME, "1", ["candidate", "champion"])
@@ -118,7 +107,7 @@ def test_a_model_whose_answers_can_be_read_becomes_champion_of_its_own_name(clie
         "Promoted: 3 of 100 answers to medqa name no option; its answers can be read, and there is no champion to fall "
         "behind."
     )
-    version = client.get_model_version_by_alias(NAME, "champion")
+    version = registry_client.get_model_version_by_alias(NAME, "champion")
     assert version.source == model.extra["model_uri"]
     tags = version.tags
     assert tags["taught_from"] == "pmc-llama-test/7"
@@ -137,10 +126,10 @@ def test_a_model_whose_answers_can_be_read_becomes_champion_of_its_own_name(clie
     assert "### Response:" in storage.read(f"{model.extra['model_uri']}/input_example.json").decode()
 
 
-def test_its_card_says_what_it_is_what_it_learned_and_what_is_not_known(client, tmp_path):
+def test_its_card_says_what_it_is_what_it_learned_and_what_is_not_known(registry_client, tmp_path):
     result = run(tmp_path, taught(tmp_path), unreadable=3)
     front, text = result.card.split("\n---\n", 1)
-    assert storage.read(client.get_model_version(NAME, "1").tags["card_uri"]).decode() == result.card
+    assert storage.read(registry_client.get_model_version(NAME, "1").tags["card_uri"]).decode() == result.card
     assert yaml.safe_load(front.removeprefix("---\n"))["model-index"][0]["name"] == NAME
     assert text.lstrip().startswith(f"# {NAME}\n")
     for part in (
@@ -184,36 +173,36 @@ def test_its_card_says_what_it_is_what_it_learned_and_what_is_not_known(client, 
         ),
     ],
 )
-def test_what_its_gate_refuses_is_candidate_only_and_says_why(client, tmp_path, more, settings, sentence):
+def test_what_its_gate_refuses_is_candidate_only_and_says_why(registry_client, tmp_path, more, settings, sentence):
     corpus = write_corpus(tmp_path, licences={"CC BY 4.0": 7, "CC BY-NC 4.0": 2})
     policy = SETTINGS.model_copy(update=settings)
     result = run(tmp_path, taught(tmp_path), settings=policy, corpus=corpus, **more)
     assert result.verdict.reason.startswith(sentence)
-    assert (result.aliases, aliases(client)) == (["candidate"], {"candidate": "1"})
-    assert client.get_model_version(NAME, "1").tags["verdict"] == "failed"
+    assert (result.aliases, aliases(registry_client)) == (["candidate"], {"candidate": "1"})
+    assert registry_client.get_model_version(NAME, "1").tags["verdict"] == "failed"
 
 
-def test_scored_options_are_no_written_answers(client, tmp_path):
+def test_scored_options_are_no_written_answers(registry_client, tmp_path):
     model = taught(tmp_path)
     result = run(tmp_path, model, evaluation=write_evaluation(tmp_path, model.fingerprint, 2.7, {"medqa": 60}))
     assert result.verdict.reason == "Not promoted: its answers to medqa were not written: options were scored."
 
 
-def test_a_later_one_may_not_answer_worse_than_the_champion_beyond_the_margin(client, tmp_path):
+def test_a_later_one_may_not_answer_worse_than_the_champion_beyond_the_margin(registry_client, tmp_path):
     run(tmp_path, taught(tmp_path, seed=0), 60)
     worse = run(tmp_path, taught(tmp_path, seed=1), 50)
     assert worse.verdict.reason == (
         "Not promoted: medqa fell from 60.0% to 50.0% against the champion (-10.0 points, -16.0 to -3.8), more than "
         "the 2.0 points that it may lose."
     )
-    assert aliases(client) == {"candidate": "2", "champion": "1"}
-    assert client.get_model_version(NAME, "2").tags["judged_against"] == "1"
+    assert aliases(registry_client) == {"candidate": "2", "champion": "1"}
+    assert registry_client.get_model_version(NAME, "2").tags["judged_against"] == "1"
     alike = run(tmp_path, taught(tmp_path, seed=2), 59)
     assert alike.verdict.reason == "Promoted: its answers can be read, and no benchmark lost more than it may."
-    assert aliases(client) == {"candidate": "3", "champion": "3", "previous": "1"}
+    assert aliases(registry_client) == {"candidate": "3", "champion": "3", "previous": "1"}
 
 
-def test_questions_that_its_training_questions_hold_do_not_count_against_the_champion(client, tmp_path):
+def test_questions_that_its_training_questions_hold_do_not_count_against_the_champion(registry_client, tmp_path):
     corpus = write_corpus(tmp_path, in_training=[f"medqa-{i}" for i in range(50, 60)])
     run(tmp_path, taught(tmp_path, seed=0), 60, corpus=corpus)
     learned = taught(tmp_path, seed=1)
@@ -223,7 +212,7 @@ def test_questions_that_its_training_questions_hold_do_not_count_against_the_cha
     assert result.verdict.passed, result.verdict.reason
 
 
-def test_other_questions_or_a_champion_that_is_gone_are_a_refusal(client, tmp_path):
+def test_other_questions_or_a_champion_that_is_gone_are_a_refusal(registry_client, tmp_path):
     first, second = taught(tmp_path, seed=0), taught(tmp_path, seed=1)
     run(tmp_path, first, 60)
     other = written(tmp_path, second.fingerprint, 90)
@@ -234,21 +223,21 @@ def test_other_questions_or_a_champion_that_is_gone_are_a_refusal(client, tmp_pa
     storage.delete(storage.join(first.extra["model_uri"], "model.safetensors"))
     lost = run(tmp_path, second, 90)
     assert "the weights of the champion, version 1, are gone (model.safetensors missing" in lost.verdict.reason
-    assert aliases(client) == {"candidate": "2", "champion": "1"}
-    client.set_model_version_tag(NAME, "1", "evaluation_uri", f"file://{tmp_path}/gone.json")
+    assert aliases(registry_client) == {"candidate": "2", "champion": "1"}
+    registry_client.set_model_version_tag(NAME, "1", "evaluation_uri", f"file://{tmp_path}/gone.json")
     alone = run(tmp_path, second, 90, settings=SETTINGS.model_copy(update={"compare_with_champion": False}))
     assert alone.aliases == ["candidate", "champion"]
 
 
-def test_a_rerun_makes_no_second_version(client, tmp_path):
+def test_a_rerun_makes_no_second_version(registry_client, tmp_path):
     model = taught(tmp_path)
     first = run(tmp_path, model)
     again = run(tmp_path, model)
     assert (again.version, again.aliases) == (first.version, first.aliases)
-    assert len(client.search_model_versions(f"name = '{NAME}'")) == 1
+    assert len(registry_client.search_model_versions(f"name = '{NAME}'")) == 1
 
 
-def test_one_that_a_person_rolled_back_stays_out(client, tmp_path):
+def test_one_that_a_person_rolled_back_stays_out(registry_client, tmp_path):
     run(tmp_path, taught(tmp_path, seed=0), 60)
     better = taught(tmp_path, seed=1)
     run(tmp_path, better, 80)
@@ -256,17 +245,17 @@ def test_one_that_a_person_rolled_back_stays_out(client, tmp_path):
     roll_back(place.tracking_uri, place.store_uri, NAME, "it made things up")
     again = run(tmp_path, better, 80)
     assert "(it made things up); promote it by hand" in again.verdict.reason
-    assert aliases(client) == {"candidate": "2", "champion": "1", "previous": "2"}
+    assert aliases(registry_client) == {"candidate": "2", "champion": "1", "previous": "2"}
 
 
-def test_an_adapter_alone_is_refused_before_anything_is_registered(client, tmp_path):
+def test_an_adapter_alone_is_refused_before_anything_is_registered(registry_client, tmp_path):
     adapter = taught(tmp_path).model_copy(update={"extra": {"adapter_uri": "file:///adapter"}})
     with pytest.raises(InputError, match=r"is an adapter, .* set finetune\.merge_adapter where it is made"):
         run(tmp_path, adapter)
     assert Registry(get_settings().tracking_uri, NAME).aliases() == {}
 
 
-def test_what_does_not_belong_together_is_refused(client, tmp_path):
+def test_what_does_not_belong_together_is_refused(registry_client, tmp_path):
     model = taught(tmp_path)
     other = TAUGHT_FROM.model_copy(update={"model_fingerprint": "another"})
     for more, message in (

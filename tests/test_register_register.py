@@ -22,23 +22,12 @@ from components.register.settings import RegisterSettings
 from tests.evaluate_helpers import save_model
 from tests.ports import free_ports
 from tests.register_helpers import write_corpus, write_evaluation, write_questions
-from tests.registry_helpers import empty_database
 
 module = importlib.import_module("components.register.register")
 ROOT = Path(__file__).parents[1]
 NAME = "pmc-llama-test"
 SETTINGS = RegisterSettings(model_name=NAME, benchmarks=["medqa"])
 LINEAGE = {"recipe": "tiny", "git_revision": "abc123", "image": "", "pipeline_run": "<script>alert(1)</script>"}
-
-
-@pytest.fixture
-def client(tmp_path, monkeypatch) -> MlflowClient:
-    uri = empty_database(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("PMC_STORE_URI", f"file://{tmp_path}/store")
-    get_settings.cache_clear()
-    yield MlflowClient(uri)
-    get_settings.cache_clear()
 
 
 def run(tmp_path: Path, model: Manifest, loss: float, correct: int, settings: RegisterSettings = SETTINGS, **more):
@@ -55,12 +44,12 @@ def run(tmp_path: Path, model: Manifest, loss: float, correct: int, settings: Re
     )
 
 
-def aliases(client: MlflowClient) -> dict[str, str]:
-    found = client.get_registered_model(NAME).aliases
+def aliases(registry_client: MlflowClient) -> dict[str, str]:
+    found = registry_client.get_registered_model(NAME).aliases
     return {alias: str(version) for alias, version in found.items()}
 
 
-def test_a_better_model_becomes_champion_by_reference_to_its_weights(client, tmp_path):
+def test_a_better_model_becomes_champion_by_reference_to_its_weights(registry_client, tmp_path):
     model = save_model(tmp_path)
     base = Manifest(
         kind="model",
@@ -73,7 +62,7 @@ def test_a_better_model_becomes_champion_by_reference_to_its_weights(client, tmp
     )
     result = run(tmp_path, model, 2.5, 60, base_model=base, benchmarks=write_questions(tmp_path))
     assert (result.version, result.aliases, result.verdict.passed) == ("1", ["candidate", "champion"], True)
-    version = client.get_model_version_by_alias(NAME, "champion")
+    version = registry_client.get_model_version_by_alias(NAME, "champion")
     assert version.source == model.extra["model_uri"]
     tags = version.tags
     assert tags["model_fingerprint"] == tags["train_fingerprint"] == model.fingerprint
@@ -114,7 +103,7 @@ print(model.generate(**ids, max_new_tokens=4).shape[1] > ids["input_ids"].shape[
 """
 
 
-def test_the_champion_loads_and_generates_in_a_fresh_process_without_a_network(client, tmp_path, monkeypatch):
+def test_the_champion_loads_and_generates_in_a_fresh_process_without_a_network(registry_client, tmp_path, monkeypatch):
     model = save_model(tmp_path)
     run(tmp_path, model, 2.5, 60)
     done = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, cwd=tmp_path, timeout=120)
@@ -127,42 +116,42 @@ def test_the_champion_loads_and_generates_in_a_fresh_process_without_a_network(c
     assert lines[-1].rstrip("/") == f"True {storage.local_path(model.extra['model_uri'])}"  # no copy of the weights
 
 
-def test_a_model_that_fails_the_gate_is_candidate_only_and_says_why(client, tmp_path):
+def test_a_model_that_fails_the_gate_is_candidate_only_and_says_why(registry_client, tmp_path):
     result = run(tmp_path, save_model(tmp_path), 2.5, 20)
     assert result.aliases == ["candidate"]
     assert "medqa fell from 40.0% to 20.0% against the base" in result.verdict.reason
-    assert aliases(client) == {"candidate": "1"}
-    assert client.get_model_version(NAME, "1").tags["verdict"] == "failed"
+    assert aliases(registry_client) == {"candidate": "1"}
+    assert registry_client.get_model_version(NAME, "1").tags["verdict"] == "failed"
     assert result.summary["passed"] is False
     assert result.summary["medqa_candidate"] == 0.2
     assert result.summary["perplexity_base"] == pytest.approx(math.exp(3.1))
 
 
-def test_a_rerun_for_the_same_model_reuses_its_version_and_changes_no_file(client, tmp_path):
+def test_a_rerun_for_the_same_model_reuses_its_version_and_changes_no_file(registry_client, tmp_path):
     model = save_model(tmp_path)
     first = run(tmp_path, model, 2.5, 60)
     files = {path: path.read_bytes() for path in (tmp_path / "model-0").rglob("*") if path.is_file()}
     again = run(tmp_path, model, 2.5, 60, lineage={"git_revision": "def456"})
     assert (again.version, again.aliases) == (first.version, first.aliases)
-    assert len(client.search_model_versions(f"name = '{NAME}'")) == 1
-    assert client.get_model_version(NAME, "1").tags["git_revision"] == "def456"
-    assert aliases(client) == {"candidate": "1", "champion": "1"}
+    assert len(registry_client.search_model_versions(f"name = '{NAME}'")) == 1
+    assert registry_client.get_model_version(NAME, "1").tags["git_revision"] == "def456"
+    assert aliases(registry_client) == {"candidate": "1", "champion": "1"}
     changed = {path.name for path, data in files.items() if path.read_bytes() != data}
     assert changed <= {"README.md"}  # it names the revision
 
 
-def test_a_second_model_must_beat_the_champion_who_becomes_previous(client, tmp_path):
+def test_a_second_model_must_beat_the_champion_who_becomes_previous(registry_client, tmp_path):
     run(tmp_path, save_model(tmp_path, seed=0), 2.5, 60)
     worse = run(tmp_path, save_model(tmp_path, seed=1), 2.7, 58)
     assert (worse.version, worse.aliases) == ("2", ["candidate"])
     assert "against the champion" in worse.verdict.reason
-    assert client.get_model_version(NAME, "2").tags["judged_against"] == "1"
+    assert registry_client.get_model_version(NAME, "2").tags["judged_against"] == "1"
     better = run(tmp_path, save_model(tmp_path, seed=2), 2.4, 80)
     assert (better.version, better.aliases) == ("3", ["candidate", "champion"]), better.verdict.reason
-    assert aliases(client) == {"candidate": "3", "champion": "3", "previous": "1"}
+    assert aliases(registry_client) == {"candidate": "3", "champion": "3", "previous": "1"}
 
 
-def test_a_champion_that_changes_while_the_gate_deliberates_is_judged_against(client, tmp_path, monkeypatch):
+def test_a_champion_that_changes_while_the_gate_deliberates_is_judged_against(registry_client, tmp_path, monkeypatch):
     run(tmp_path, save_model(tmp_path, seed=0), 2.5, 60)
     run(tmp_path, save_model(tmp_path, seed=1), 2.9, 50)
     calls = []
@@ -170,32 +159,32 @@ def test_a_champion_that_changes_while_the_gate_deliberates_is_judged_against(cl
     def deliberate(evidence, settings):
         calls.append(evidence.champion.version)
         if len(calls) == 1:  # somebody clicks in MLflow's pages meanwhile
-            client.set_registered_model_alias(NAME, "champion", "2")
+            registry_client.set_registered_model_alias(NAME, "champion", "2")
         return decide(evidence, settings)
 
     monkeypatch.setattr(module, "decide", deliberate)
     result = run(tmp_path, save_model(tmp_path, seed=2), 2.4, 80)
     assert calls == ["1", "2"]
     assert result.verdict.passed, result.verdict.reason
-    assert aliases(client) == {"candidate": "3", "champion": "3", "previous": "2"}
-    assert client.get_model_version(NAME, "3").tags["judged_against"] == "2"
+    assert aliases(registry_client) == {"candidate": "3", "champion": "3", "previous": "2"}
+    assert registry_client.get_model_version(NAME, "3").tags["judged_against"] == "2"
 
 
-def test_a_champion_that_never_stays_the_same_ends_in_a_sentence(client, tmp_path, monkeypatch):
+def test_a_champion_that_never_stays_the_same_ends_in_a_sentence(registry_client, tmp_path, monkeypatch):
     for seed, correct in ((0, 60), (1, 50)):
         run(tmp_path, save_model(tmp_path, seed=seed), 2.9, correct)
 
     def deliberate(evidence, settings):
-        client.set_registered_model_alias(NAME, "champion", "2" if evidence.champion.version == "1" else "1")
+        registry_client.set_registered_model_alias(NAME, "champion", "2" if evidence.champion.version == "1" else "1")
         return decide(evidence, settings)
 
     monkeypatch.setattr(module, "decide", deliberate)
     with pytest.raises(PipelineError, match=r"The champion of .* was version . when the decision was made, and is ver"):
         run(tmp_path, save_model(tmp_path, seed=2), 2.4, 80)
-    assert aliases(client)["champion"] in ("1", "2")
+    assert aliases(registry_client)["champion"] in ("1", "2")
 
 
-def test_a_version_that_a_person_rolled_back_is_not_promoted_again_by_a_rerun(client, tmp_path):
+def test_a_version_that_a_person_rolled_back_is_not_promoted_again_by_a_rerun(registry_client, tmp_path):
     run(tmp_path, save_model(tmp_path, seed=0), 2.5, 60)
     better = save_model(tmp_path, seed=1)
     run(tmp_path, better, 2.4, 80)
@@ -204,29 +193,29 @@ def test_a_version_that_a_person_rolled_back_is_not_promoted_again_by_a_rerun(cl
     again = run(tmp_path, better, 2.4, 80)
     assert "version 2 was rolled back on " in again.verdict.reason
     assert "(it made things up); promote it by hand" in again.verdict.reason
-    assert aliases(client) == {"candidate": "2", "champion": "1", "previous": "2"}
+    assert aliases(registry_client) == {"candidate": "2", "champion": "1", "previous": "2"}
 
 
-def test_a_forced_champion_keeps_its_place_on_a_rerun_that_fails(client, tmp_path):
+def test_a_forced_champion_keeps_its_place_on_a_rerun_that_fails(registry_client, tmp_path):
     run(tmp_path, save_model(tmp_path, seed=0), 2.5, 60)
     weak = save_model(tmp_path, seed=1)
     run(tmp_path, weak, 2.5, 20)
     place = get_settings()
     promote(place.tracking_uri, place.store_uri, f"{NAME}/2", force=True, reason="a demonstration")
     assert run(tmp_path, weak, 2.5, 20).aliases == ["candidate", "champion"]
-    tags = client.get_model_version(NAME, "2").tags
+    tags = registry_client.get_model_version(NAME, "2").tags
     assert (tags["promotion_forced"], tags["promotion_reason"]) == ("yes", "a demonstration")
 
 
-def test_a_champion_that_cannot_be_compared_with_stops_the_promotion(client, tmp_path):
+def test_a_champion_that_cannot_be_compared_with_stops_the_promotion(registry_client, tmp_path):
     first = save_model(tmp_path, seed=0)
     run(tmp_path, first, 2.5, 60)
-    client.set_model_version_tag(NAME, "1", "evaluation_uri", f"file://{tmp_path}/gone.json")
+    registry_client.set_model_version_tag(NAME, "1", "evaluation_uri", f"file://{tmp_path}/gone.json")
     second = save_model(tmp_path, seed=1)
     gone = run(tmp_path, second, 2.0, 90)
     assert gone.aliases == ["candidate"]
     assert "the evaluation of the champion, version 1, cannot be read" in gone.verdict.reason
-    client.delete_model_version_tag(NAME, "1", "evaluation_uri")
+    registry_client.delete_model_version_tag(NAME, "1", "evaluation_uri")
     missing = run(tmp_path, second, 2.0, 90)
     assert "the champion, version 1, has no evaluation to compare with" in missing.verdict.reason
     storage.delete(storage.join(first.extra["model_uri"], "model.safetensors"))
@@ -235,18 +224,18 @@ def test_a_champion_that_cannot_be_compared_with_stops_the_promotion(client, tmp
     alone = SETTINGS.model_copy(update={"compare_with_champion": False})
     free = run(tmp_path, second, 2.0, 90, alone)
     assert free.aliases == ["candidate", "champion"]
-    assert client.get_model_version(NAME, "2").tags["judged_against"] == "any"
+    assert registry_client.get_model_version(NAME, "2").tags["judged_against"] == "any"
 
 
-def test_a_champion_that_fails_a_stricter_gate_loses_its_place(client, tmp_path):
+def test_a_champion_that_fails_a_stricter_gate_loses_its_place(registry_client, tmp_path):
     model = save_model(tmp_path)
     run(tmp_path, model, 2.5, 60)
     strict = SETTINGS.model_copy(update={"min_perplexity_gain": 0.9})
     assert run(tmp_path, model, 2.5, 60, strict).aliases == ["candidate"]
-    assert "champion" not in aliases(client)
+    assert "champion" not in aliases(registry_client)
 
 
-def test_an_mlflow_that_is_down_at_the_end_costs_a_rerun_and_nothing_else(client, tmp_path, monkeypatch):
+def test_an_mlflow_that_is_down_at_the_end_costs_a_rerun_and_nothing_else(registry_client, tmp_path, monkeypatch):
     model = save_model(tmp_path)
     up = get_settings().tracking_uri
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_ports(1)[0]}")
@@ -259,24 +248,24 @@ def test_an_mlflow_that_is_down_at_the_end_costs_a_rerun_and_nothing_else(client
     assert run(tmp_path, model, 2.5, 60).aliases == ["candidate", "champion"]
 
 
-def test_an_adapter_without_its_base_is_refused(client, tmp_path):
+def test_an_adapter_without_its_base_is_refused(registry_client, tmp_path):
     adapter = save_model(tmp_path).model_copy(update={"extra": {"adapter_uri": "file:///adapter"}})
     with pytest.raises(InputError, match=r"is an adapter, .* set finetune\.merge_adapter where it is made"):
         run(tmp_path, adapter, 2.5, 60)
 
 
-def test_the_report_escapes_what_it_shows(client, tmp_path):
+def test_the_report_escapes_what_it_shows(registry_client, tmp_path):
     html = run(tmp_path, save_model(tmp_path), 2.5, 60).html
     assert "<script>alert(1)</script>" not in html
 
 
-def test_an_evaluation_of_another_model_is_refused(client, tmp_path):
+def test_an_evaluation_of_another_model_is_refused(registry_client, tmp_path):
     base = write_evaluation(tmp_path, "base", 3.0, {"medqa": 40})
     with pytest.raises(InputError, match="evaluation is of model base, not of"):
         register(save_model(tmp_path), write_corpus(tmp_path), base, base, SETTINGS, LINEAGE)
 
 
-def test_altered_results_are_refused(client, tmp_path):
+def test_altered_results_are_refused(registry_client, tmp_path):
     model = save_model(tmp_path)
     candidate = write_evaluation(tmp_path, model.fingerprint, 2.5, {"medqa": 20})
     path = Path(candidate.extra["results"]["medqa"].removeprefix("file://"))
@@ -301,7 +290,7 @@ def test_a_registry_that_cannot_be_used_is_named_without_its_password(tmp_path, 
     assert "secret" not in str(caught.value)
 
 
-def test_registering_never_imports_torch_or_transformers(client, tmp_path):
+def test_registering_never_imports_torch_or_transformers(registry_client, tmp_path):
     model = save_model(tmp_path)
     arguments = {
         "model": model,

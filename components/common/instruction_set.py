@@ -9,6 +9,7 @@ from components.common.errors import InputError
 from components.common.fingerprint import sha256_bytes
 from components.common.instructions import Instruction
 from components.common.manifest import Manifest, Shard
+from components.common.validation import first_problem
 
 INSTRUCTIONS = "instructions-train"
 """The set's shard in the benchmarks' manifest."""
@@ -65,8 +66,5 @@ def _parse(line: bytes, uri: str, number: int) -> SolvedInstruction:
     try:
         return SolvedInstruction.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "line"
-        raise InputError(
-            f"Line {number} of {uri} is no instruction ({field}: {first['msg']}); rerun the download."
-        ) from error
+        problem = first_problem(error)
+        raise InputError(f"Line {number} of {uri} is no instruction ({problem}); rerun the download.") from error

@@ -9,6 +9,7 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.fingerprint import fingerprint, sha256_bytes
 from components.common.manifest import Manifest
+from components.common.validation import first_problem
 
 
 class Question(BaseModel):
@@ -72,8 +73,5 @@ def _parse(line: bytes, uri: str, number: int) -> Question:
     try:
         return Question.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "line"
-        raise InputError(
-            f"Line {number} of {uri} is no question ({field}: {first['msg']}); rerun the download."
-        ) from error
+        problem = first_problem(error)
+        raise InputError(f"Line {number} of {uri} is no question ({problem}); rerun the download.") from error

@@ -123,6 +123,11 @@ class DownloadSettings(Section):
         default="", description="State of the sources; `run` fills it, so that a changed folder is not cached"
     )
 
+    @property
+    def fetched_benchmarks(self) -> list[str]:
+        """Names of the benchmarks that are fetched in any case, and of those that are asked for."""
+        return [*HubSettings.model_fields, *self.more_benchmarks]
+
     @field_validator("more_benchmarks")
     @classmethod
     def _known_benchmarks(cls, names: list[str]) -> list[str]:

@@ -52,9 +52,9 @@ def register_model(
     from pathlib import Path
 
     from components.common.manifest import Manifest
-    from components.common.settings import get_settings
     from components.common.step import step
     from components.register.register import register as logic
+    from components.register.registry.tags import run_tags
     from components.register.report.summary import confusion, numbers
     from components.register.settings import RegisterSettings
 
@@ -67,22 +67,14 @@ def register_model(
     with step("Register the model") as current:
         settings = RegisterSettings(**register)
         current.run.log_params({"register": settings.model_dump(mode="json")})
-        place, trained = get_settings(), Manifest.load(model.path)
+        trained = Manifest.load(model.path)
         result = logic(
             trained,
             Manifest.load(corpus.path),
             Manifest.load(base_evaluation.path),
             Manifest.load(candidate_evaluation.path),
             settings,
-            {
-                "recipe": recipe,
-                "pipeline_run_id": place.run_id,
-                "pipeline_run_url": place.run_url,
-                "git_revision": place.git_revision,
-                "image": place.image,
-                "trainer_image": place.trainer_image,
-                "mlflow_run_id": current.run.run_id,
-            },
+            run_tags(recipe, current.run.run_id),
             champion_eval=manifest(champion_evaluation),
             fine_tuned_models=manifests(fine_tuned_bases, fine_tuned_candidates),
             fine_tuned_evals=manifests(fine_tuned_base_evaluations, fine_tuned_candidate_evaluations),
@@ -128,15 +120,15 @@ def register_answering_model(
     from pathlib import Path
 
     from components.common.manifest import Manifest
-    from components.common.settings import get_settings
     from components.common.step import step
     from components.register.answering import register_answering as logic
     from components.register.gate.answering_gate import TaughtFrom
+    from components.register.registry.tags import run_tags
     from components.register.settings import RegisterSettings
 
     run = finetune["name"]
     with step(f"Register the model that answers ({run})") as current:
-        settings, place = RegisterSettings(**register), get_settings()
+        settings = RegisterSettings(**register)
         current.run.log_params({"register": settings.model_dump(mode="json")})
         result = logic(
             run,
@@ -148,15 +140,7 @@ def register_answering_model(
             Manifest.load(corpus.path),
             Manifest.load(benchmarks.path),
             settings,
-            {
-                "recipe": recipe,
-                "pipeline_run_id": place.run_id,
-                "pipeline_run_url": place.run_url,
-                "git_revision": place.git_revision,
-                "image": place.image,
-                "trainer_image": place.trainer_image,
-                "mlflow_run_id": current.run.run_id,
-            },
+            run_tags(recipe, current.run.run_id),
         )
         Path(registration.path).write_text(json.dumps(result.summary, indent=1), encoding="utf-8")
         registration.metadata.update(result.summary)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from components.common import storage
 from components.common.errors import InputError
+from components.common.validation import first_problem
 from components.register.evidence.results import FineTuning
 from components.register.gate.verdict import Verdict
 
@@ -303,5 +304,5 @@ class Comparison(_Data):
         try:
             return cls.model_validate_json(storage.read(uri))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InputError(f"{uri} is no comparison ({first['loc']}: {first['msg']}); register again.") from error
+            problem = first_problem(error, "file")
+            raise InputError(f"{uri} is no comparison ({problem}); register again.") from error

@@ -14,6 +14,7 @@ from components.common.errors import InputError
 from components.common.fingerprint import sha256_bytes
 from components.common.manifest import Manifest
 from components.common.statistics import Interval, weighted_mean, wilson
+from components.common.validation import first_problem
 
 # exp() of more overflows a float64.
 _LARGEST_EXPONENT = 700.0
@@ -182,8 +183,9 @@ def _rows(manifest: Manifest, name: str, row: type[_Row]) -> dict[str, _Row]:
     try:
         rows = [row.model_validate_json(line) for line in data.splitlines()]
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InputError(f"{shard.uri} holds a line that is no result ({first['loc']}: {first['msg']}).") from error
+        raise InputError(
+            f"{shard.uri} holds a line that is no result ({first_problem(error)}); delete it, rerun the evaluation."
+        ) from error
     by_id = {each.id: each for each in rows}
     if len(by_id) < len(rows):
         raise InputError(f"{shard.uri} holds {len(rows) - len(by_id)} results twice; delete it, rerun the evaluation.")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.common.errors import InputError
+from components.common.validation import first_problem
 from components.register.evidence.evidence import Evidence
 from components.register.evidence.results import Benchmark
 from components.register.gate.answers import loss
@@ -50,11 +51,8 @@ class TaughtFrom(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "text"
-            raise InputError(
-                f"The registration is none ({where}: {first['msg']}); register the model again."
-            ) from error
+            problem = first_problem(error, "text")
+            raise InputError(f"The registration is none ({problem}); register the model again.") from error
 
 
 def decide_answering(evidence: Evidence, taught_from: TaughtFrom, settings: RegisterSettings) -> Verdict:

@@ -7,6 +7,7 @@ from typing import Any
 from components.common import storage
 from components.common.manifest import Manifest
 from components.common.model_registry import TAG_LIMIT
+from components.common.settings import get_settings
 from components.register.comparison.comparison import Comparison, Estimate
 
 VERDICT = "verdict"
@@ -20,6 +21,25 @@ PROMOTED = ("promoted_at", "promoted_by", "promotion_reason", "promotion_forced"
 TAUGHT_FROM = "taught_from"
 TAUGHT_WITH = ("instructions", "instructions_fingerprint", "instructions_learned")
 ROLLED_BACK = ("rolled_back_at", "rolled_back_by", "rollback_reason")
+
+
+def run_tags(recipe: str, mlflow_run_id: str) -> dict[str, str]:
+    """Return which run, code and images a model comes from, as far as the environment says.
+
+    Args:
+        recipe: The recipe's name.
+        mlflow_run_id: Of the step that registers; it becomes the version's run.
+    """
+    place = get_settings()
+    return {
+        "recipe": recipe,
+        "pipeline_run_id": place.run_id,
+        "pipeline_run_url": place.run_url,
+        "git_revision": place.git_revision,
+        "image": place.image,
+        "trainer_image": place.trainer_image,
+        "mlflow_run_id": mlflow_run_id,
+    }
 
 
 def version_tags(
