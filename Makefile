@@ -86,7 +86,7 @@ push: ## Push the images and note their digests, which compile and submit use: m
 wheels: ## Gather the images' packages, so that the build needs no network: make wheels [PYTHON=of the base image's version]
 	@PYTHON=$(PYTHON) images/wheels.sh $(IMAGES)
 
-test-containers: $(READY) ## Build the images and run the tiny pipeline in them to a registered model; needs Docker
+test-containers: $(READY) ## Run the tiny pipeline to a registered model in the images that `make images` has built; needs Docker
 	$(BIN)/python -m pytest -p no:randomly --timeout=3600 tests/containers/check_containers.py
 
 manifests: $(READY) ## Render and check what a cluster needs: make manifests OVERLAY=production [NAMESPACE=] [REGISTRY=] [TAG=] [COMPONENTS=kueue]
