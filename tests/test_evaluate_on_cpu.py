@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PreTrainedModel
+from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PreTrainedModel, Qwen2MoeConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from components.evaluate import on_cpu
@@ -39,6 +39,27 @@ def test_the_result_is_the_same_and_afterwards_the_model_is_as_it_was(
     assert torch.allclose(at_once, sliced, atol=1e-5)
     assert seen == [10, 10, 1] * 2
     assert all("forward" not in vars(part) for part in model.modules())
+
+
+def test_a_mixture_of_experts_gives_the_same_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_cpu, "_SLICE", 10)
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Qwen2MoeConfig(
+        vocab_size=64,
+        **size,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+    )
+    model: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[Qwen2MoeConfig]._from_config(config).eval()
+    tokens = torch.randint(0, 64, (3, 7))
+    with torch.inference_mode():
+        plain = model.base_model(tokens).last_hidden_state
+        with quick_on_cpu(model):
+            quick = model.base_model(tokens).last_hidden_state
+    assert torch.allclose(plain, quick, atol=1e-5)
 
 
 def test_few_tokens_and_other_types_are_left_to_torch() -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+# Families whose feed-forward part treats each token by itself, whatever the shape; one of experts does not.
+_SLICED = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox"})
 _SLICE = 512
 _LEAST_TOKENS = 16  # for fewer, oneDNN's own preparations take longer than it saves
 
@@ -31,7 +33,7 @@ def quick_on_cpu(model: PreTrainedModel) -> Iterator[None]:
             if type(part) is nn.Linear and part.weight.dtype == torch.float32 and _has_onednn():
                 part.forward = partial(_linear, part)
                 changed.append(part)
-            elif name.endswith(".mlp"):
+            elif name.endswith(".mlp") and model.config.model_type in _SLICED:
                 part.forward = partial(_sliced, part.forward)
                 changed.append(part)
     try:
