@@ -116,18 +116,22 @@ import torch.distributed as dist
 from train_helpers import tiny_settings
 from components.train.data.schedule import Plan
 from components.train.distributed import start_processes
+from components.train.launching.process import end_with
 from components.train.measuring.meter import Meter
 
-layout = start_processes(tiny_settings())
-meter = Meter(Plan(24, tiny_settings(log_every_steps=6)), layout, 1e4, 1e9)
-held = b"x" * (300 * 2**20 * layout.rank)
-for step in range(1, 7):
-    if layout.rank == 1 and step == 4:
-        time.sleep(0.5)
-    metrics = meter.measure(step, 1.0, 1.0, 1e-3, 128, waited=0.001 * layout.rank)
-with open(f"{sys.argv[1]}/{layout.rank}.json", "w") as file:
-    json.dump(metrics, file)
-dist.destroy_process_group()
+def main():
+    layout = start_processes(tiny_settings())
+    meter = Meter(Plan(24, tiny_settings(log_every_steps=6)), layout, 1e4, 1e9)
+    held = b"x" * (300 * 2**20 * layout.rank)
+    for step in range(1, 7):
+        if layout.rank == 1 and step == 4:
+            time.sleep(0.5)
+        metrics = meter.measure(step, 1.0, 1.0, 1e-3, 128, waited=0.001 * layout.rank)
+    with open(f"{sys.argv[1]}/{layout.rank}.json", "w") as file:
+        json.dump(metrics, file)
+    dist.destroy_process_group()
+
+end_with(main)
 """
 
 

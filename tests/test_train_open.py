@@ -22,6 +22,7 @@ from components.train.data.packed import PackedSampler
 from components.train.data.windows import WindowSampler
 from components.train.distributed import Layout
 from components.train.launching.job import TokenShard, TokenSource, TrainJob
+from components.train.launching.process import end_with
 from components.train.settings import TrainSettings
 from tests.fault_server import FaultServer
 from tests.ports import free_ports
@@ -223,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -17,7 +17,13 @@ from components.train.data.schedule import Plan
 from components.train.data.validation import validation_batches
 from components.train.distributed import Layout, start_processes
 from components.train.launching.job import TrainJob
-from components.train.launching.process import STOPPED_EXIT_CODE, StopSignal, die_with_parent, failure_recorded
+from components.train.launching.process import (
+    STOPPED_EXIT_CODE,
+    StopSignal,
+    die_with_parent,
+    end_with,
+    failure_recorded,
+)
 from components.train.loss_guard import LossGuard
 from components.train.measuring.buffer import metric_buffer
 from components.train.measuring.meter import build_meter, describe, held_out
@@ -119,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -8,10 +8,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from components.common.errors import PipelineError
 
@@ -58,6 +59,25 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:  # it died before the kernel was asked
         os.kill(os.getpid(), number)
+
+
+def end_with(main: Callable[[], None]) -> NoReturn:
+    """Run a worker, then end its process at once, without Python's own clearing up.
+
+    gloo's threads may be about to let go of their last tensors, for which they need Python's lock. Asked for while
+    Python clears up, it ends the process by SIGABRT (https://github.com/pytorch/pytorch/pull/179291), and a finished
+    training would count as a failed one. Exceptions pass.
+    """
+    code = 0
+    try:
+        main()
+    except SystemExit as ended:
+        if not isinstance(ended.code, int):
+            raise
+        code = ended.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextlib.contextmanager
