@@ -14,7 +14,7 @@ from components.preflight.findings import counted, failed, ok, require, unknown,
 
 
 def test_checks_run_at_the_same_time_and_are_told_in_their_order() -> None:
-    meeting = threading.Barrier(3, timeout=20)
+    meeting = threading.Barrier(3, timeout=60)
 
     def meet(name: str) -> list:
         meeting.wait()  # breaks unless all three are there together

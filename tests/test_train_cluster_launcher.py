@@ -229,7 +229,7 @@ def test_a_run_that_is_stopped_while_an_old_job_goes_makes_no_new_one(tmp_path: 
     assert process.stderr is not None
     assert "is being deleted; waiting for that" in process.stderr.readline()
     process.terminate()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert "The run was stopped before its training job was made" in errors
     assert ("create", "pytorchjobs") not in cluster.requests[cluster.requests.index(("create", "pytorchjobs")) + 1 :]
 
@@ -386,7 +386,7 @@ def test_a_run_that_is_terminated_leaves_nothing(tmp_path: Path, cluster: FakeCl
     process = launch(small_job(tmp_path), small(tmp_path), launcher, worker)
     wait_for(lambda: started(tmp_path))
     process.terminate()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "The run was stopped, and " in errors and " is deleted" in errors
     wait_for(lambda: not cluster.jobs() and not cluster.pods())
@@ -405,7 +405,7 @@ def test_a_step_that_is_only_moved_leaves_its_job_running(
     wait_for(lambda: started(tmp_path))
     cluster.store.add("pods", pod | {"status": {"phase": "Running", "conditions": [disrupted]}})
     process.terminate()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert "This step is moved by the cluster" in errors
     (tmp_path / "store" / "f0" / "go").touch()
     run_on_cluster(small_job(tmp_path), small(tmp_path), "pytorchjob", program(""))
@@ -429,7 +429,7 @@ def test_two_runs_do_not_touch_each_other_and_what_is_left_of_one_is_deleted(
     wait_for(lambda: len(cluster.jobs()) == 1)
     assert delete_leftovers("run-1") == []
     (tmp_path / "store" / "f1" / "go").touch()
-    processes[1].communicate(timeout=20)
+    processes[1].communicate(timeout=60)
     assert processes[1].returncode == 0
     assert [job["metadata"]["labels"]["pmc-llama/run"] for job in cluster.jobs()] == ["run-2"]
 
@@ -486,7 +486,7 @@ def test_an_api_that_stays_away_ends_the_step_but_not_the_job(tmp_path: Path, cl
         ClusterError, match=r"has not answered for 0.02 minutes \(.*\)\. The job, if there is one, goes"
     ):
         run_on_cluster(small_job(tmp_path), settings, "pytorchjob", program("once('up'); time.sleep(60)"))
-    assert time.monotonic() - started_at < 15
+    assert time.monotonic() - started_at < 45
     assert len(cluster.pods()) == 1
 
 
@@ -539,7 +539,7 @@ def test_the_verbs_that_the_launcher_uses_are_those_of_its_role(tmp_path: Path, 
     watches = {("watch", "pytorchjobs"), ("watch", "pods"), ("watch", "events"), ("get", "pods/log")}
     wait_for(lambda: watches <= set(cluster.requests))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     cluster.trainjob_backoff_limit = 0
 
     def go_on_when_it_is_watched() -> None:
