@@ -20,12 +20,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from components.train.launching.process import end_with
 from components.train.measuring.flops import flops_per_token
 from components.train.measuring.hardware import peak_flops
 from components.train.planning.memory import Training, layer_activations, logits_bytes, peak_memory, usable_bytes
@@ -352,6 +354,7 @@ def _show(
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [_MEASURE]:
-        CONTENDERS[sys.argv[2]](Run(**json.loads(Path(sys.argv[3], "run.json").read_text())), Path(sys.argv[3]))
+        run = Run(**json.loads(Path(sys.argv[3], "run.json").read_text()))
+        end_with(partial(CONTENDERS[sys.argv[2]], run, Path(sys.argv[3])))
     else:
         main()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from rich.table import Table
 from components.common.shards import write_shard
 from components.download.sample.tiny_llama import write_tiny_llama
 from components.train.launching.job import TokenShard, TokenSource, TrainJob
+from components.train.launching.process import end_with
 from components.train.settings import TrainSettings
 
 OURS, TRAINER, LOOP = "this trainer", "Hugging Face Trainer", "accelerate loop"
@@ -290,6 +292,6 @@ def _medians(runs: list[dict[str, list[float]]], what: str, size: Size) -> list[
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [_MEASURE]:
-        _measure_here(sys.argv[2], Path(sys.argv[3]))
+        end_with(partial(_measure_here, sys.argv[2], Path(sys.argv[3])))
     else:
         main()
