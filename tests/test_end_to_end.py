@@ -13,8 +13,9 @@ from components.common.manifest import Manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-# Another training; the comparison after fine-tuning is left out, which leaves what is before it in the cache.
-CHANGE = ("train.learning_rate=1e-3", "finetune={}")
+# Another training, which goes on for seconds after its twelfth step, where it is killed; the comparison after
+# fine-tuning is left out, which leaves what is before it in the cache.
+CHANGE = ("train.learning_rate=1e-3", "train.epochs=8", "finetune={}")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The launcher against a Kubernetes API over HTTP whose containers really run: a job's whole life, and its ends."""
 
+import contextlib
 import json
 import logging
 import re
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def lines(told: pytest.LogCaptureFixture, pattern: str) -> list[str]:
     return [message for message in told.messages if re.search(pattern, message)]
+
+
+@contextlib.contextmanager
+def when(condition: Callable[[], object], then: Callable[[], object]) -> Iterator[None]:
+    """Do something as soon as a condition holds, while the body goes on."""
+
+    def wait() -> None:
+        wait_for(condition, seconds=40)
+        then()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
 
 
 @BOTH
@@ -185,13 +200,19 @@ def test_a_job_that_waits_in_a_queue_is_told_and_does_not_fail(
     tmp_path: Path, cluster: FakeCluster, told: pytest.LogCaptureFixture, launcher: Any
 ) -> None:
     cluster.queue_open = False
-    settings = small(tmp_path, queue="gpus", wait_minutes=0.01)
-    threading.Timer(1.0, lambda: setattr(cluster, "queue_open", True)).start()
-    run_on_cluster(small_job(tmp_path), settings, launcher, program("finish()"))
-    reason = (
+    minutes = 0.03
+    settings = small(tmp_path, queue="gpus", wait_minutes=minutes)
+    reason = re.escape(
         "is queued: couldn't assign flavors to pod set master: insufficient unused quota for nvidia.com/gpu in gpus"
     )
-    assert len(lines(told, re.escape(reason))) == 1
+
+    def let_it_in_after_its_patience() -> None:
+        time.sleep(minutes * 60)
+        cluster.queue_open = True
+
+    with when(lambda: lines(told, reason), let_it_in_after_its_patience):
+        run_on_cluster(small_job(tmp_path), settings, launcher, program("finish()"))
+    assert len(lines(told, reason)) == 1
     assert lines(told, "ended with exit code 0")
 
 
@@ -199,10 +220,11 @@ def test_a_quota_that_leaves_no_pod_is_told(
     tmp_path: Path, cluster: FakeCluster, told: pytest.LogCaptureFixture
 ) -> None:
     cluster.quota["cpu"] = "1"
-    threading.Timer(0.7, lambda: cluster.quota.clear()).start()
+    reason = "waits for its pods, 1 of 2 are there: FailedCreatePod: .*exceeded quota"
     body = "finish() if rank == 0 else None"
-    run_on_cluster(small_job(tmp_path), small(tmp_path, nodes=2), "pytorchjob", program(body))
-    assert len(lines(told, "waits for its pods, 1 of 2 are there: FailedCreatePod: .*exceeded quota")) == 1
+    with when(lambda: lines(told, reason), cluster.quota.clear):
+        run_on_cluster(small_job(tmp_path), small(tmp_path, nodes=2), "pytorchjob", program(body))
+    assert len(lines(told, reason)) == 1
 
 
 def test_an_operator_that_does_not_run_is_told(
@@ -277,17 +299,11 @@ finish()
         cluster.fault("GET", "/log", 0, times=1)
     cluster.fault("GET", "previous", 503)
 
-    def go_on_when_start_0_is_read() -> None:
-        wait_for(lambda: "line 0.299" in told.messages, seconds=40)
-        (tmp_path / "store" / "f0" / "read").touch()
-
-    timers: list[threading.Thread] = [
-        threading.Timer(seconds, cluster.store.compact) for seconds in (0.6, 1.1, 1.7, 2.3)
-    ]
-    timers.append(threading.Thread(target=go_on_when_start_0_is_read))
+    timers = [threading.Timer(seconds, cluster.store.compact) for seconds in (0.6, 1.1, 1.7, 2.3)]
     for timer in timers:
         timer.start()
-    run_on_cluster(small_job(tmp_path), small(tmp_path, restarts=5), launcher, program(body))
+    with when(lambda: "line 0.299" in told.messages, (tmp_path / "store" / "f0" / "read").touch):
+        run_on_cluster(small_job(tmp_path), small(tmp_path, restarts=5), launcher, program(body))
     for timer in timers:
         timer.join()
     assert lines(told, r"^line \d\.") == [f"line {start}.{number}" for start in range(3) for number in range(300)]
