@@ -108,6 +108,8 @@ def prepare(name: str, size: Size, threads: int, folder: Path) -> None:
         sources=[TokenSource(name="corpus", shards=[shard])],
         token_dtype="uint16",
         vocabulary_size=size.vocabulary,
+        end_token_id=2,
+        padding_token_id=2,
         output_uri=f"file://{folder}/run",
         scratch_folder=folder / "scratch",
         settings=settings,

@@ -63,6 +63,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _documents_end_once(self) -> "Recipe":
+        """The training would refuse the corpus, after the preprocessing."""
+        if self.train.sampling == "packed" and self.preprocess.tokenize.add_eos:
+            raise ValueError(
+                "preprocess.tokenize.add_eos and train.sampling: packed would put two end tokens between documents; "
+                "set add_eos to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_answers_can_be_taught_and_registered(self) -> "Recipe":
         """Both would else be found out by a step after the training."""
         for name, run in self.finetune.items():

@@ -23,7 +23,7 @@ def test_the_paper_recipe_holds_every_published_number() -> None:
     )
     assert (train.precision, train.processes_per_node, train.max_gradient_norm) == ("bf16", 8, None)
     assert train.micro_batch_size * train.processes_per_node == train.global_batch_size
-    assert (train.mask_padding, train.padding_token_id) == (False, 2)
+    assert (train.mask_padding, train.padding_token_id) == (False, None)  # none: LLaMA's end token, 2
 
 
 def test_the_paper_recipe_fine_tunes_as_the_authors_do() -> None:
@@ -85,6 +85,12 @@ def test_the_pipeline_gets_the_fine_tuning_runs_as_lists_by_objective() -> None:
 def test_what_the_gate_would_miss_after_the_training_is_said_before_it(overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_recipe("tiny", overrides)
+
+
+def test_documents_get_one_end_token_or_none() -> None:
+    with pytest.raises(InputError, match="would put two end tokens between documents; set add_eos to false"):
+        load_recipe("tiny", ["preprocess.tokenize.add_eos=true", "train.sampling=packed"])
+    assert load_recipe("tiny", ["preprocess.tokenize.add_eos=true"]).preprocess.tokenize.add_eos
 
 
 def test_a_larger_suite_is_fetched_and_asked_by_two_settings() -> None:

@@ -253,7 +253,6 @@ def test_none_is_due_while_one_is_under_way_and_its_cost_is_told(
         assert not any(checkpoints.due(step) for step in (2, 3, 4, 6))
         assert caplog.text.count("No checkpoint after step") == 1
         assert "No checkpoint after step 2: that of step 2 is still being stored" in caplog.text
-        assert 0 < checkpoints.last_stall_seconds < 10
         assert checkpoints.commits() == []
         time.sleep(0.3)
         allowed.set()

@@ -42,13 +42,15 @@ def store(folder: Path) -> TokenShard:
 
 
 def make_job(folder: Path, **changes: Any) -> TrainJob:
-    settings = tiny_finetune(context_length=CONTEXT, padding_token_id=PADDING, seed=SEED, **changes)
+    settings = tiny_finetune(context_length=CONTEXT, seed=SEED, **changes)
     return TrainJob(
         fingerprint="f0",
         base_model_uri="",
         sources=[TokenSource(name="examples", shards=[store(folder)])],
         token_dtype="uint16",
         vocabulary_size=60,
+        end_token_id=2,
+        padding_token_id=PADDING,
         output_uri="",
         scratch_folder=folder / "scratch",
         settings=settings,

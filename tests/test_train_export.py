@@ -1,6 +1,7 @@
 """What is exported loads with plain transformers and peft, and computes what the trainer computes."""
 
 import json
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,16 @@ def test_an_export_that_is_cut_short_leaves_nothing_that_loads(
     assert not (tmp_path / "model" / "config.json").exists()
     with pytest.raises((OSError, ValueError)):
         AutoModelForCausalLM.from_pretrained(tmp_path / "model", local_files_only=True)
+
+
+def test_a_disk_without_room_for_the_export_is_named(tmp_path: Path, base: Path, layout: "Layout") -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # what no file may exceed, as on a full disk
+    try:
+        with pytest.raises(StorageError, match=r"model\.safetensors of .* GB cannot be written .*set TMPDIR"):
+            train_and_export(layout, base, tmp_path, tiny_settings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_the_same_training_exports_the_same_bytes(tmp_path: Path, base: Path, layout: "Layout") -> None:

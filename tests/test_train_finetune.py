@@ -186,3 +186,15 @@ def test_the_real_files_give_examples_of_every_task(base: Manifest, tmp_path: Pa
     assert shard.stats["counts"]["pubmedqa"] == 500
     assert shard.rows == sum(shard.stats["counts"].values()) - shard.stats["dropped"]["too_long"]
     assert shard.stats["dropped"]["test_question"] + shard.rows + shard.stats["dropped"]["too_long"] == 2277
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the benchmarks' real files are not here")
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.usefixtures("in_this_process")
+def test_the_loss_falls_on_the_real_questions(base: Manifest, tmp_path: Path, method: str) -> None:
+    tasks = ["pubmedqa", "medmcqa", "medqa"]
+    settings = tiny_finetune(tasks=tasks, fraction=0.05, method=method, learning_rate=1e-2, context_length=256)
+    manifest = finetune(base, sample_benchmarks(tmp_path, str(REAL)), settings, storage.to_uri(tmp_path))
+    assert manifest.totals["examples"] > 50
+    found = losses(manifest)
+    assert sum(found[-3:]) < sum(found[:3])

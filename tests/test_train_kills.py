@@ -22,7 +22,7 @@ from components.train.launching.job import TrainJob
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("PMC_KILLS", "2"))
-MORE_KILLS_OF_TWO = int(os.environ.get("PMC_KILLS", "0"))  # two processes take longer to start
+MORE_KILLS_OF_TWO = int(os.environ.get("PMC_KILLS", "1"))  # two processes take longer to start
 STEPS = 60 + 30 * KILLS
 LAUNCH = """
 import sys, logging
@@ -198,7 +198,7 @@ def test_a_killed_process_ends_the_other_and_two_go_on_to_the_same_losses_and_on
     shutil.copytree(killed, tmp_path / "one")
 
     finish(corpus, base, whole, 2)
-    events = train_despite_kills(corpus, base, killed, 2, processes=2, kills=MORE_KILLS_OF_TWO)
+    events = train_despite_kills(corpus, base, killed, 1, processes=2, kills=MORE_KILLS_OF_TWO)
     assert losses(killed) == losses(whole), events
 
     finish(corpus, base, tmp_path / "one", 1)

@@ -21,6 +21,12 @@ from components.train.launching.launcher import run_local
 logging.basicConfig(level=logging.INFO)
 run_local(TrainJob.model_validate_json(open(sys.argv[1]).read()))
 """
+DEAF = """
+import sys
+from components.train.launching import launcher
+worker = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+launcher.command = lambda job_file, processes: [sys.executable, "-c", worker]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +42,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return write_corpus(f"file://{tmp_path_factory.mktemp('corpus')}", [texts[:20], texts[20:]])
 
 
-def launch(job: TrainJob, folder: Path) -> "subprocess.Popen[bytes]":
+def launch(job: TrainJob, folder: Path, program: str = LAUNCH) -> "subprocess.Popen[bytes]":
     """Run the launcher in a process of its own."""
     file = folder / "job.json"
     file.write_text(job.model_dump_json())
     return subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, str(file)], stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", program, str(file)], stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]
     )
 
 
@@ -91,6 +97,20 @@ def test_no_worker_outlives_a_killed_launcher_and_its_work_is_kept(
     launcher.communicate()
     newest = max(output.glob("checkpoints/step-*"))
     assert (newest / "COMPLETE").exists()  # they ended in order
+
+
+def test_a_worker_that_does_not_stop_is_killed_when_its_time_is_over(
+    tmp_path: Path, corpus: Manifest, base: Manifest
+) -> None:
+    settings = tiny_settings(shutdown_seconds=2)
+    launcher = launch(make_job(corpus, base, settings, tmp_path / "out"), tmp_path, program=DEAF + LAUNCH)
+    assert launcher.stderr is not None
+    assert b"up" in launcher.stderr.readline()
+    (worker,) = children_of(launcher.pid)
+    launcher.terminate()
+    _, errors = launcher.communicate(timeout=60)
+    assert b"Training was stopped by SIGTERM; it goes on from its last checkpoint" in errors
+    assert gone(worker)
 
 
 def test_the_real_cause_of_a_failure_comes_back(tmp_path: Path, base: Manifest, corpus: Manifest) -> None:

@@ -192,6 +192,15 @@ def test_an_index_that_is_none_or_leads_out_of_the_folder_is_refused(
         load_model(folder, tiny_settings(), layout)
 
 
+def test_weights_of_whole_numbers_are_refused(tmp_path: Path, layout: "Layout") -> None:
+    folder = write_causal_model(tmp_path)
+    change_weights(folder, model__norm__weight=torch.ones(32, dtype=torch.int8))
+    with pytest.raises(
+        InputError, match=r"model\.norm\.weight in .* is of type I8: quantised weights cannot be trained"
+    ):
+        load_model(folder, tiny_settings(), layout)
+
+
 def test_pickled_weights_are_refused(tmp_path: Path, layout: "Layout") -> None:
     folder = write_causal_model(tmp_path)
     torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")

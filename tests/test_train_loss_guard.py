@@ -18,7 +18,7 @@ def guard(history: list[dict[str, Any]] = STEADY, **changes: Any) -> LossGuard:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_the_run_and_names_step_and_windows(bad: float) -> None:
-    with pytest.raises(TrainingError, match=rf"The loss is {bad} at step 7 \(windows 1 to 8\); lower learning_rate"):
+    with pytest.raises(TrainingError, match=rf"The loss is {bad} at step 7 \(windows 1 to 8\); lower learning_rate or"):
         guard().accepts(bad, 1.0, "step 7 (windows 1 to 8)")
 
 

@@ -260,6 +260,23 @@ def test_steps_that_are_there_already_are_left_out() -> None:
     assert [step for step, _ in run.points] == [5, 6, 7]
 
 
+def test_a_new_run_gets_the_curve_of_the_steps_before_and_one_that_goes_on_does_not() -> None:
+    history = [{"step": step, "loss": 1.0, "learning_rate": 1e-3, "tokens": 9} for step in range(1, 8)]
+    history[3] |= {"loss": None, "skipped": True}
+    for known, first in ((-1, 1), (7, 8)):
+        run = RecordingRun(known=known)
+        buffer = MetricBuffer(run)
+        buffer.replay(history)
+        buffer.add(8, {"loss": 0.5})
+        buffer.close()
+        assert [step for step, _ in run.points] == list(range(first, 9))
+    new = RecordingRun()
+    buffer = MetricBuffer(new)
+    buffer.replay(history)
+    buffer.close()
+    assert new.points[2:4] == [(3, {"loss": 1.0, "learning_rate": 1e-3}), (4, {"learning_rate": 1e-3})]
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file for MLflow's database, which takes seconds to make."""

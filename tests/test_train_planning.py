@@ -263,6 +263,9 @@ def measured_peak(values: dict[str, Any], training: Training, layout: SimpleName
         ({"num_key_value_heads": 2}, 8, {}),
         ({"vocab_size": 256}, 8, {}),
         ({"vocab_size": 16_000}, 1, {}),
+        ({"vocab_size": 16_000, "tie_word_embeddings": True}, 1, {}),
+        ({"vocab_size": 32_000, "tie_word_embeddings": True}, 1, {}),
+        ({"vocab_size": 16_000, "tie_word_embeddings": True}, 8, {}),
         ({"hidden_size": 128, "num_hidden_layers": 12}, 8, {}),
         ({}, 2, {"accumulates": True}),
         ({}, 8, {"accumulates": True}),
@@ -370,5 +373,6 @@ def test_packed_sampling_takes_every_token_once_an_epoch(llama: ModelShape) -> N
 
 
 def test_mixed_sampling_takes_the_other_corpora_beside_the_first(llama: ModelShape) -> None:
-    mixed = TrainSettings(sampling="mixed", mixture={"corpus": 3.0, "s3://bucket/other/manifest.json": 1.0})
+    weights = {"s3://bucket/other/manifest.json": 1.0, "corpus": 3.0}  # the run's own is the first, however they lie
+    mixed = TrainSettings(sampling="mixed", mixture=weights)
     assert work_of(llama, mixed, documents=3000).plan.windows == 4000

@@ -50,8 +50,17 @@ def test_a_mixture_needs_mixed_sampling_and_the_other_way_round() -> None:
     for wrong in ({"sampling": "mixed"}, {"mixture": {"corpus": 1.0}}):
         with pytest.raises(ValidationError, match="mixture and sampling: mixed belong together"):
             TrainSettings(**wrong)
-    with pytest.raises(ValidationError, match="every weight in mixture must be above 0"):
-        TrainSettings(sampling="mixed", mixture={"corpus": 0.0})
+
+
+@pytest.mark.parametrize("weight", [0.0, float("nan"), float("inf")])
+def test_a_weight_is_a_number_above_0(weight: float) -> None:
+    with pytest.raises(ValidationError, match="every weight in mixture must be a number above 0"):
+        TrainSettings(sampling="mixed", mixture={"corpus": weight})
+
+
+def test_a_run_that_a_bad_step_ended_can_go_on_with_what_its_message_advises() -> None:
+    changed = tiny_settings(on_bad_loss="skip", max_skipped_steps=50, loss_spike_factor=3.0)
+    assert tiny_settings().fingerprint_part() == changed.fingerprint_part()
 
 
 def test_where_and_how_often_a_run_reports_does_not_change_its_fingerprint() -> None:

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from train_helpers import VOCABULARY, documents, tiny_settings, write_corpus, write_model
+from train_helpers import END, VOCABULARY, documents, tiny_settings, write_corpus, write_model
 
-from components.common.errors import InputError
+from components.common.errors import InputError, TrainingError
 from components.common.manifest import Manifest
+from components.train.launching.job import TrainJob
 from components.train.modelling.load import check_fits
 from components.train.sources import corpora, token_shards, token_sources
 from components.train.train import train
@@ -25,7 +26,43 @@ def test_manifests_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     empty = write_corpus(f"file://{tmp_path}", [documents(5)]).model_copy(update={"shards": []})
     with pytest.raises(InputError, match="no training documents"):
-        train(empty, _model_manifest(), tiny_settings(), f"file://{tmp_path}")
+        train(empty, write_model(tmp_path / "base"), tiny_settings(), f"file://{tmp_path}")
+
+
+def test_a_tokenizer_that_did_not_make_the_corpus_is_refused(tmp_path: Path) -> None:
+    corpus, base = write_corpus(f"file://{tmp_path}", [documents(5)]), write_model(tmp_path / "base")
+    file = tmp_path / "base" / "tokenizer.json"
+    file.write_text(file.read_text().replace('"63"', '"sixty-three"'))  # a vocabulary of the same size
+    with pytest.raises(InputError, match=r"Corpus c0 was tokenised with another tokenizer\.json than that of file://"):
+        train(corpus, base, tiny_settings(), f"file://{tmp_path}")
+
+
+def test_documents_that_end_already_are_not_joined_by_a_second_end_token(tmp_path: Path) -> None:
+    corpus, base = write_corpus(f"file://{tmp_path}", [documents(5)]), write_model(tmp_path / "base")
+    corpus.extra["eos_id"] = END
+    with pytest.raises(InputError, match="ends with an end token already"):
+        train(corpus, base, tiny_settings(sampling="packed"), f"file://{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "end", "padding"),
+    [({}, 61, 61), ({"padding_token_id": 3}, 61, 3), ({"end_token_id": 4}, 4, 4)],
+)
+def test_documents_are_joined_and_filled_up_with_the_base_models_own_end_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], end: int, padding: int
+) -> None:
+    corpus, base = write_corpus(f"file://{tmp_path}", [documents(5)]), write_model(tmp_path / "base")
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"eos_token": "61"}')
+    jobs: list[TrainJob] = []
+
+    def launch(job: TrainJob) -> None:
+        jobs.append(job)
+        raise TrainingError("seen")
+
+    monkeypatch.setattr("components.train.train.launch", launch)
+    with pytest.raises(TrainingError, match="seen"):
+        train(corpus, base, tiny_settings(sampling="packed", **changes), f"file://{tmp_path}")
+    assert [(job.end_token_id, job.padding_token_id) for job in jobs] == [(end, padding)]
 
 
 def test_a_base_model_that_does_not_fit_the_corpus_is_refused(tmp_path: Path) -> None:

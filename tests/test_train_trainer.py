@@ -1,6 +1,8 @@
 """The training loop in this process, against a plain one, and its checkpoints."""
 
+import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 from train_helpers import (
     CONTEXT,
+    END,
     documents,
     losses,
     make_job,
@@ -19,10 +22,11 @@ from train_helpers import (
 )
 from transformers import AutoModelForCausalLM
 
-from components.common import storage
+from components.common import storage, tracking
 from components.common.errors import InputError, TrainingError
 from components.common.fingerprint import sha256_file
 from components.common.manifest import Manifest
+from components.common.tracking import Run
 from components.train.checkpoints.places import complete_steps
 from components.train.data.corpus import Corpus
 from components.train.data.schedule import Plan
@@ -57,7 +61,7 @@ def plain_training(corpus: Manifest, base: Manifest, settings: TrainSettings) ->
     model = AutoModelForCausalLM.from_pretrained(storage.local_path(base.extra["model_uri"])).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=0, weight_decay=settings.weight_decay)
     tokens = Corpus([storage.local_path(shard.uri) for shard in corpus.shards], "uint16")
-    sampler = WindowSampler(tokens, CONTEXT, settings.padding_token_id, settings.mask_padding, settings.seed)
+    sampler = WindowSampler(tokens, CONTEXT, END, settings.mask_padding, settings.seed)
     plan, found = Plan(len(tokens), settings), []
     for step in range(plan.steps):
         epoch, first, last = plan.batch(step)
@@ -124,6 +128,25 @@ def test_sigterm_saves_the_step_and_exits_143_and_the_next_run_goes_on_to_the_sa
     assert [record["step"] for record in losses(tmp_path / "stopped")] == list(range(1, 13))
     weights = [sha256_file(tmp_path / name / "model" / "model.safetensors") for name in ("stopped", "whole")]
     assert weights[0] == weights[1]
+
+
+def test_metrics_of_a_run_that_goes_on_under_another_name_are_whole_and_every_checkpoint_has_its_cost(
+    tmp_path: Path, corpus: Manifest, base: Manifest, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points: list[tuple[int, Mapping[str, float]]] = []
+
+    class Recording(Run):
+        def log_metric_points(self, given: list[tuple[int, Mapping[str, float]]]) -> None:
+            points.extend(given)
+
+    monkeypatch.setattr(tracking, "worker_run", lambda: contextlib.nullcontext(Recording(None, "")))
+    settings = tiny_settings(checkpoint_every_steps=None)
+    for stop, committed in ((7, [7]), (None, [12])):
+        points.clear()
+        with contextlib.suppress(SystemExit):
+            run(tmp_path, corpus, base, layout, settings, stop=stop)
+        assert [step for step, metrics in points if "loss" in metrics] == list(range(1, (stop or 12) + 1))
+        assert [step for step, metrics in points if "checkpoint_commit_seconds" in metrics] == committed
 
 
 def test_the_result_counts_the_run_and_names_every_file(

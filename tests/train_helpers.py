@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from components.common import storage
+from components.common.fingerprint import sha256_bytes
 from components.common.manifest import Manifest, Shard
 from components.common.shards import write_shard
 from components.train.launching.job import TokenShard, TokenSource, TrainJob
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from components.train.launching.process import StopSignal
 
 VOCABULARY = 64
+END = 2
+TOKENIZER = Tokenizer(WordLevel({str(token): token for token in range(VOCABULARY)})).to_str()
 CONTEXT = 16
 
 
@@ -65,7 +70,12 @@ def write_corpus(uri: str, shards: list[list[np.ndarray]]) -> Manifest:
         settings={},
         shards=stored,
         totals={},
-        extra={"dtype": "uint16", "vocab_size": VOCABULARY},
+        extra={
+            "dtype": "uint16",
+            "vocab_size": VOCABULARY,
+            "tokenizer_sha256": sha256_bytes(TOKENIZER.encode()),
+            "eos_id": None,
+        },
     )
 
 
@@ -91,7 +101,8 @@ def write_model(folder: Path, **changes: Any) -> Manifest:
         "max_position_embeddings": 64,
     }
     LlamaForCausalLM(LlamaConfig(**(values | changes))).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0"}))
+    (folder / "tokenizer.json").write_text(TOKENIZER)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": str(END)}))
     extra = {"model_uri": f"file://{folder}"}
     return Manifest(kind="model", fingerprint="b0", inputs={}, settings={}, shards=[], totals={}, extra=extra)
 
@@ -104,6 +115,8 @@ def make_job(corpus: Manifest, base: Manifest, settings: TrainSettings, output: 
         sources=[TokenSource(name="corpus", shards=[token_shard(shard) for shard in corpus.shards])],
         token_dtype="uint16",
         vocabulary_size=VOCABULARY,
+        end_token_id=END if settings.end_token_id is None else settings.end_token_id,
+        padding_token_id=END if settings.padding_token_id is None else settings.padding_token_id,
         output_uri=f"file://{output}",
         scratch_folder=output / "scratch",
         settings=settings,

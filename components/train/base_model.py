@@ -22,6 +22,5 @@ def fetch_base_model(job: TrainJob, layout: Layout) -> Path:
         if layout.is_first_on_node:
             storage.download_folder(job.base_model_uri, folder)
         layout.wait_for_all()
-    settings = job.settings
-    check_fits(folder, settings.context_length, job.vocabulary_size, settings.padding_token_id)
+    check_fits(folder, job.settings.context_length, job.vocabulary_size, job.padding_token_id)
     return folder

@@ -15,6 +15,7 @@ from components.train.finished import finished_run
 from components.train.launching.job import TokenShard, TokenSource, TrainJob, TrainResult
 from components.train.launching.launch import launch
 from components.train.settings import FinetuneSettings
+from components.train.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +84,15 @@ def _job(
         sha256=examples.sha256,
         index_sha256=examples.stats["index_sha256"],
     )
+    end = load_tokenizer(base.extra["model_uri"]).end
     return TrainJob(
         fingerprint=name,
         base_model_uri=base.extra["model_uri"],
         sources=[TokenSource(name="examples", shards=[shard])],
         token_dtype=examples.stats["dtype"],
         vocabulary_size=examples.stats["vocabulary_size"],
+        end_token_id=end,
+        padding_token_id=end if settings.padding_token_id is None else settings.padding_token_id,
         output_uri=output_uri,
         scratch_folder=scratch,
         settings=settings,

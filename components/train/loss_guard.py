@@ -45,14 +45,14 @@ class LossGuard:
         if fault is None:
             self._recent.append(loss)
             return True
-        advice = "lower learning_rate, set max_gradient_norm, or look at these windows' documents"
+        advice = "lower learning_rate or set max_gradient_norm"
         if self._settings.on_bad_loss == "stop":
-            raise TrainingError(f"{fault} at {where}; {advice}. on_bad_loss: skip would leave such steps out.")
+            raise TrainingError(f"{fault} at {where}; {advice}, or go on with on_bad_loss: skip.")
         self._skipped += 1
         if self._skipped > self._settings.max_skipped_steps:
             raise TrainingError(
                 f"{fault} at {where}, and more than max_skipped_steps ({self._settings.max_skipped_steps}) steps were "
-                f"skipped; {advice}."
+                f"skipped; {advice}, or go on with a higher max_skipped_steps."
             )
         log.warning("%s at %s: the step is skipped (%d so far).", fault, where, self._skipped)
         return False

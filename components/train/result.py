@@ -7,19 +7,17 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from components.common import storage
-from components.train.checkpoints.history import History, to_json_lines
+from components.train.checkpoints.history import RECORDED, History, to_json_lines
 from components.train.data.batches import StepBatch
 from components.train.distributed import Layout
 from components.train.launching.job import TrainJob, TrainResult
 from components.train.measuring.meter import Meter
 from components.train.modelling.export import export_model
 
-_RECORDED = ("loss", "gradient_norm", "learning_rate", "seconds", "validation_loss")
-
 
 def step_record(step: int, metrics: dict[str, float], batch: StepBatch, accepted: bool) -> dict[str, Any]:
     """A step's line in `losses.jsonl`; a number that is none is null."""
-    kept = {name: _number(metrics[name]) for name in _RECORDED if name in metrics}
+    kept = {name: _number(metrics[name]) for name in RECORDED if name in metrics}
     record = {"step": step, **kept, "tokens": batch.tokens, "padding": batch.padding}
     return record if accepted else record | {"skipped": True}
 

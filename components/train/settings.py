@@ -1,5 +1,6 @@
 """Settings of the train stage: the `train` section of a recipe, and `finetune` for the tasks."""
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -8,6 +9,7 @@ from components.common.cluster.settings import ClusterSettings
 from components.common.section import Section
 
 INSTRUCT = "instruct"
+OWN_CORPUS = "corpus"  # what `mixture` calls the corpus of the run itself
 # Settings that change neither the model nor the data it sees, beyond the order in which floating point sums are
 # taken. They are left out of the fingerprint, so a run can resume on other hardware or with other reporting.
 NOT_IN_FINGERPRINT = {
@@ -20,6 +22,11 @@ NOT_IN_FINGERPRINT = {
     "threads_per_process",
     "log_every_steps",
     "validate_every_steps",
+    "validation_windows",
+    # What a bad step does may be changed when one has come: the run goes on from its last checkpoint.
+    "on_bad_loss",
+    "loss_spike_factor",
+    "max_skipped_steps",
     "checkpoint_every_steps",
     "checkpoint_minutes",
     "checkpoint_retry_minutes",
@@ -56,7 +63,9 @@ class TrainingSettings(Section):
     precision: Literal["bf16", "fp32"] = Field(
         "bf16", description="Of computation and of the exported weights; weights in training are always fp32."
     )
-    padding_token_id: int = Field(2, ge=0, description="Fills windows of short documents; 2 is LLaMA's end token.")
+    padding_token_id: int | None = Field(
+        None, ge=0, description="Fills windows of short documents; none takes the end token, as the paper does."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Decides the order of the data and the windows drawn.")
 
     on_bad_loss: Literal["stop", "skip"] = Field(
@@ -148,7 +157,9 @@ class TrainSettings(TrainingSettings):
     mask_padding: bool = Field(
         False, description="Leave the padding of short documents out of the loss; the paper counts it."
     )
-    end_token_id: int = Field(2, ge=0, description="Joins documents in packed sampling; 2 is LLaMA's end token.")
+    end_token_id: int | None = Field(
+        None, ge=0, description="Joins documents in packed sampling; none takes the end token of the base's tokenizer."
+    )
     first_epoch_shards: int = Field(
         64,
         gt=0,
@@ -156,12 +167,20 @@ class TrainSettings(TrainingSettings):
         "that training starts before all shards are here; later epochs shuffle all of them.",
     )
 
+    @property
+    def corpora(self) -> list[str]:
+        """Names of the corpora trained on: the run's own first, the others by name.
+
+        The order in which the recipe names them does not count: on its way through KFP it is lost.
+        """
+        return sorted(self.mixture, key=lambda name: (name != OWN_CORPUS, name)) or [OWN_CORPUS]
+
     @model_validator(mode="after")
     def _mixture_belongs_to_mixed(self) -> "TrainSettings":
         if (self.sampling == "mixed") != bool(self.mixture):
             raise ValueError("mixture and sampling: mixed belong together: give both or neither")
-        if any(weight <= 0 for weight in self.mixture.values()):
-            raise ValueError("every weight in mixture must be above 0")
+        if not all(0 < weight < math.inf for weight in self.mixture.values()):
+            raise ValueError("every weight in mixture must be a number above 0")
         return self
 
 

@@ -4,26 +4,22 @@ from components.common import storage
 from components.common.errors import InputError
 from components.common.manifest import Manifest
 from components.train.launching.job import TokenShard, TokenSource
-from components.train.settings import TrainSettings
+from components.train.settings import OWN_CORPUS, TrainSettings
 
-OWN = "corpus"  # what `mixture` calls the corpus of the run itself
 _MUST_BE_EQUAL = ("dtype", "vocab_size", "tokenizer_sha256")
 
 
 def corpora(corpus: Manifest, settings: TrainSettings) -> dict[str, Manifest]:
-    """Read the manifests of all corpora that the run trains on, by name: its own first, the others in order of names.
-
-    The order in which the recipe names them does not count: on its way through KFP it is lost.
+    """Read the manifests of all corpora that the run trains on, by name, in the settings' order.
 
     Raises:
         InputError: One of them cannot be used, or was tokenised otherwise than the run's own.
         StorageError: One cannot be read.
     """
-    found = {OWN: corpus} | {uri: _read(uri, corpus) for uri in settings.mixture if uri != OWN}
-    wanted = sorted(settings.mixture, key=lambda name: (name != OWN, name)) or [OWN]
-    if empty := next((name for name in wanted if not token_shards(found[name], "train")), None):
-        raise InputError(f"Corpus {found[empty].fingerprint} has no training documents: nothing passed the filters.")
-    return {name: found[name] for name in wanted}
+    found = {name: corpus if name == OWN_CORPUS else _read(name, corpus) for name in settings.corpora}
+    if empty := next((manifest for manifest in found.values() if not token_shards(manifest, "train")), None):
+        raise InputError(f"Corpus {empty.fingerprint} has no training documents: nothing passed the filters.")
+    return found
 
 
 def token_sources(by_name: dict[str, Manifest], settings: TrainSettings) -> list[TokenSource]:

@@ -14,6 +14,7 @@ from components.train.launching.job import TokenSource, TrainJob, TrainResult
 from components.train.launching.launch import launch
 from components.train.settings import TrainSettings
 from components.train.sources import corpora, token_shards, token_sources
+from components.train.tokenizer import load_tokenizer, tokenizer_sha256
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def train(corpus: Manifest, base_model: Manifest, settings: TrainSettings, outpu
         TrainingError: The workers failed.
         StorageError: The store cannot be read or written.
     """
-    _check_inputs(corpus, base_model)
+    _check_inputs(corpus, base_model, settings)
     by_name = corpora(corpus, settings)
     inputs = {name: manifest.fingerprint for name, manifest in by_name.items()} | {"corpus": corpus.fingerprint}
     name = fingerprint(inputs, base_model.fingerprint, settings.fingerprint_part(), FORMAT_VERSION)
@@ -55,7 +56,7 @@ def train(corpus: Manifest, base_model: Manifest, settings: TrainSettings, outpu
     return manifest
 
 
-def _check_inputs(corpus: Manifest, base_model: Manifest) -> None:
+def _check_inputs(corpus: Manifest, base_model: Manifest, settings: TrainSettings) -> None:
     if corpus.kind != "corpus":
         raise InputError(
             f"Training needs a corpus manifest, but manifest {corpus.fingerprint} is of kind {corpus.kind}."
@@ -63,6 +64,17 @@ def _check_inputs(corpus: Manifest, base_model: Manifest) -> None:
     if base_model.kind != "model" or "model_uri" not in base_model.extra:
         raise InputError(
             f"Training needs a model manifest, but manifest {base_model.fingerprint} is of kind {base_model.kind}."
+        )
+    model_uri = base_model.extra["model_uri"]
+    if tokenizer_sha256(model_uri) != corpus.extra["tokenizer_sha256"]:
+        raise InputError(
+            f"Corpus {corpus.fingerprint} was tokenised with another tokenizer.json than that of {model_uri}: train "
+            "the model whose tokenizer made the corpus, or preprocess with this one."
+        )
+    if settings.sampling == "packed" and corpus.extra.get("eos_id") is not None:
+        raise InputError(
+            f"Every document of corpus {corpus.fingerprint} ends with an end token already, and packed sampling joins "
+            "documents with one; set preprocess.tokenize.add_eos to false, or train.sampling to window."
         )
 
 
@@ -75,6 +87,9 @@ def _job(
     output_uri: str,
     scratch: Path,
 ) -> TrainJob:
+    end = settings.end_token_id
+    if end is None:
+        end = load_tokenizer(base_model.extra["model_uri"]).end
     return TrainJob(
         fingerprint=name,
         base_model_uri=base_model.extra["model_uri"],
@@ -82,6 +97,8 @@ def _job(
         validation=token_shards(corpus, "validation"),
         token_dtype=corpus.extra["dtype"],
         vocabulary_size=corpus.extra["vocab_size"],
+        end_token_id=end,
+        padding_token_id=end if settings.padding_token_id is None else settings.padding_token_id,
         output_uri=output_uri,
         scratch_folder=scratch,
         settings=settings,

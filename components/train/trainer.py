@@ -59,6 +59,7 @@ def train(job: TrainJob, layout: Layout, stop: StopSignal) -> None:
         metric_buffer(layout) as buffer,
     ):
         history = checkpoints.resume(model, optimiser)
+        buffer.replay(history)
         log.info("Training from step %d to %d on %d windows an epoch", len(history), plan.steps, plan.windows)
         guard = LossGuard(settings, history)
         meter = build_meter(model, settings, layout, plan, history)
@@ -92,17 +93,18 @@ def train(job: TrainJob, layout: Layout, stop: StopSignal) -> None:
                 if seen.due or seen.stopping or last or (ends_epoch and settings.keep_epoch_checkpoints):
                     with meter.aside("checkpoint_stall_seconds", metrics):
                         checkpoints.save(model, optimiser, history, epoch_end=ends_epoch)
-                for commit in checkpoints.commits():
-                    metrics |= {"checkpoint_commit_seconds": commit.seconds, "checkpoint_bytes": commit.bytes}
                 buffer.add(step + 1, metrics)
+                buffer.add_commits(checkpoints.commits())
                 if step == 0 or (step + 1) % settings.log_every_steps == 0 or last:
                     log.info(describe(step + 1, plan.steps, plan.steps_per_epoch, metrics))
 
                 if seen.stopping and not last:
                     checkpoints.finish()
+                    buffer.add_commits(checkpoints.commits())
                     log.warning("Stopped by SIGTERM after step %d; a new run goes on from there.", step + 1)
                     raise SystemExit(STOPPED_EXIT_CODE)
         checkpoints.finish()
+        buffer.add_commits(checkpoints.commits())
     finish(job, layout, model, base, history, meter)
 
 

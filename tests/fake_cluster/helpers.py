@@ -84,6 +84,8 @@ def small_job(tmp_path: Path, name: str = "f0", **changes: Any) -> TrainJob:
         sources=[TokenSource(name="corpus", shards=[shard])],
         token_dtype="uint16",
         vocabulary_size=64,
+        end_token_id=2,
+        padding_token_id=2,
         output_uri=f"file://{tmp_path}/store/{name}",
         scratch_folder=tmp_path / "unused",
         settings=TrainSettings(device="cpu", shutdown_seconds=5, **changes),

@@ -43,9 +43,6 @@ class Checkpoints:
 
     Saving holds the loop up only while the state is copied to main memory; the rest is done by a thread. If the store
     is away, that thread tries for `checkpoint_retry_minutes` while training goes on, and then the run fails.
-
-    Attributes:
-        last_stall_seconds: How long the last :meth:`save` held the loop up.
     """
 
     def __init__(self, uri: str, settings: TrainingSettings, layout: Layout) -> None:
@@ -61,7 +58,6 @@ class Checkpoints:
         self._skipped_for: Save | None = None
         self._last_save = time.monotonic()
         self._commits: list[Commit] = []
-        self.last_stall_seconds = 0.0
 
     def __enter__(self) -> Self:
         """Claim the place; raises StorageError if another run holds it."""
@@ -136,7 +132,6 @@ class Checkpoints:
         tensors = TrainingState(model, optimiser).tensors
         self._under_way = Save(step, uri, tensors, writer, self._stager, layout.checkpoint_group)
         self._last_save = time.monotonic()
-        self.last_stall_seconds = self._last_save - started
 
     def finish(self) -> None:
         """Wait until the checkpoint under way is complete.

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 History = list[dict[str, Any]]
+RECORDED = ("loss", "gradient_norm", "learning_rate", "seconds", "validation_loss")
 
 
 def to_json_lines(history: History) -> str:

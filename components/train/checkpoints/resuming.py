@@ -14,7 +14,7 @@ from components.common.errors import StorageError
 from components.train.checkpoints.history import History, from_json_lines
 from components.train.checkpoints.index import Index, parse_index
 from components.train.checkpoints.marker import HISTORY, INDEX, DamagedError, read_marker, read_part
-from components.train.checkpoints.places import MARKER, delete_checkpoint, step_uri, stored_files
+from components.train.checkpoints.places import complete_steps, delete_checkpoint, step_uri, stored_files
 from components.train.checkpoints.reader import StoreReader
 from components.train.checkpoints.retention import delete_incomplete
 from components.train.checkpoints.state import TrainingState
@@ -53,7 +53,7 @@ def load_newest(uri: str, look: Callable[[], TrainingState], layout: Layout) -> 
     if layout.is_first:
         delete_incomplete(uri)
     damaged: dict[int, str] = {}
-    for step in _from_first(layout, lambda: _complete(uri)):
+    for step in _from_first(layout, lambda: complete_steps(uri)[::-1]):
         candidate: Candidate = _from_first(layout, lambda step=step: _examine(uri, step))
         damage = candidate.damage or _load(uri, candidate, look(), layout)
         if not damage:
@@ -70,11 +70,6 @@ def load_newest(uri: str, look: Callable[[], TrainingState], layout: Layout) -> 
             f"No checkpoint in {uri} is intact ({culprits}); restore one, or delete {uri} to train from the start."
         )
     return []
-
-
-def _complete(uri: str) -> list[int]:
-    found = stored_files(uri)
-    return sorted((step for step, files in found.items() if MARKER in files), reverse=True)
 
 
 def _examine(uri: str, step: int) -> Candidate:

@@ -4,7 +4,14 @@ import logging
 
 from components.common.errors import StorageError
 from components.train.checkpoints.marker import DamagedError, read_marker
-from components.train.checkpoints.places import MARKER, delete_checkpoint, started_steps, step_uri, stored_files
+from components.train.checkpoints.places import (
+    MARKER,
+    complete_steps,
+    delete_checkpoint,
+    started_steps,
+    step_uri,
+    stored_files,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +37,7 @@ def prune(uri: str, keep: int, keep_epochs: bool) -> None:
 
 def delete_incomplete(uri: str) -> None:
     """Delete what runs that were killed in the middle of a checkpoint left behind."""
-    complete = {step for step, files in stored_files(uri).items() if MARKER in files}
-    for step in sorted(started_steps(uri) - complete):
+    for step in sorted(started_steps(uri) - set(complete_steps(uri))):
         log.warning("Deleting incomplete checkpoint %s", step_uri(uri, step))
         delete_checkpoint(uri, step)
 

@@ -46,7 +46,7 @@ def open_examples(job: TrainJob, layout: Layout) -> Sampler:
     return sampler(
         Examples.map(file, job.token_dtype),
         settings.context_length,
-        settings.padding_token_id,
+        job.padding_token_id,
         settings.loss_on,
         settings.seed,
     )

@@ -37,7 +37,7 @@ def _open_corpora(job: TrainJob, settings: TrainSettings, layout: Layout) -> Sam
     corpora = [shards.corpus(source.shards) for source in job.sources]
     common = {
         "context": settings.context_length,
-        "padding_id": settings.padding_token_id,
+        "padding_id": job.padding_token_id,
         "seed": settings.seed,
         "first_epoch_shards": settings.first_epoch_shards,
     }
@@ -49,7 +49,7 @@ def _open_corpora(job: TrainJob, settings: TrainSettings, layout: Layout) -> Sam
         shards.start(first_needed(sources, orders, mixed.shares))
         return mixed
     sampler = (
-        PackedSampler(corpora[0], end_id=settings.end_token_id, **common)
+        PackedSampler(corpora[0], end_id=job.end_token_id, **common)
         if settings.sampling == "packed"
         else WindowSampler(corpora[0], mask_padding=settings.mask_padding, **common)
     )
@@ -78,9 +78,9 @@ def first_needed(
 def _check_ids(job: TrainJob, settings: TrainSettings) -> None:
     if settings.sampling != "mixed" and len(job.sources) != 1:
         raise InputError(f"Sampling {settings.sampling} takes one corpus, the job names {len(job.sources)}.")
-    used = {"padding_token_id": settings.padding_token_id}
+    used = {"padding_token_id": job.padding_token_id}
     if settings.sampling == "packed":
-        used["end_token_id"] = settings.end_token_id
+        used["end_token_id"] = job.end_token_id
     for name, token in used.items():
         if token >= job.vocabulary_size:
             raise InputError(f"{name} is {token}, but the vocabulary ends at {job.vocabulary_size - 1}.")

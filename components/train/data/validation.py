@@ -40,9 +40,9 @@ def validation_batches(job: TrainJob, size: int, layout: Layout) -> Sequence[Ste
         return ()
     shards = open_shards(job, job.validation, job.scratch_folder / "validation", layout)
     corpus = shards.corpus(job.validation)
-    context, padding = settings.context_length, settings.padding_token_id
+    context, padding = settings.context_length, job.padding_token_id
     sampler = (
-        PackedSampler(corpus, context, settings.end_token_id, padding, _SEED)
+        PackedSampler(corpus, context, job.end_token_id, padding, _SEED)
         if settings.sampling == "packed"
         else WindowSampler(corpus, context, padding, mask_padding=True, seed=_SEED)
     )

@@ -26,8 +26,8 @@ from components.common.progress import track
 from components.common.prompts import AUTHORS_VERSION, INSTRUCT_VERSION, Example
 from components.common.shards import finished_shard, write_shard
 from components.train.finetuning.selection import TEST_QUESTION, Selection, select
-from components.train.finetuning.tokenizer import ModelTokenizer, load_tokenizer
 from components.train.settings import INSTRUCT, FinetuneSettings
+from components.train.tokenizer import ModelTokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -56,6 +56,8 @@ class TrainJob(BaseModel):
         validation: Held-out shards of the run's own corpus.
         token_dtype: `uint16` or `uint32`.
         vocabulary_size: Of the tokenizer; no token id reaches it.
+        end_token_id: Joins documents in packed sampling.
+        padding_token_id: Fills windows of short documents.
         output_uri: Prefix of everything the run writes: `checkpoints/`, `model/`, `losses.jsonl`, `result.json`.
         scratch_folder: Local folder for copies; may vanish between runs.
         settings: The recipe's section.
@@ -69,6 +71,8 @@ class TrainJob(BaseModel):
     validation: list[TokenShard] = []
     token_dtype: str
     vocabulary_size: int
+    end_token_id: int
+    padding_token_id: int
     output_uri: str
     scratch_folder: Path
     settings: Annotated[TrainSettings | FinetuneSettings, Field(discriminator="objective")]

@@ -14,13 +14,14 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from threading import current_thread, main_thread
+from threading import Timer, current_thread, main_thread
 from types import FrameType
 from typing import Any
 
 from components.common.errors import TrainingError
 from components.train.launching.job import TrainJob
 from components.train.launching.process import FAILURE_FOLDER_VARIABLE, first_failure
+from components.train.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def run_local(job: TrainJob) -> None:
         process = _start(job_file, job, Path(folder))
         lines: deque[str] = deque(maxlen=_LAST_LINES)
         try:
-            with _forwarded_sigterm(process) as signals:
+            with _forwarded_sigterm(process, job.settings) as signals:
                 for line in _lines(process):
                     lines.append(line)
                     log.info("%s", _WORKER_TIME.sub("", line))
@@ -102,16 +103,21 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _forwarded_sigterm(process: "subprocess.Popen[str]") -> Iterator[list[int]]:
-    """Pass SIGTERM on to torchrun; yields the list of those that came."""
+def _forwarded_sigterm(process: "subprocess.Popen[str]", settings: TrainingSettings) -> Iterator[list[int]]:
+    """Pass SIGTERM on to the workers; yields the list of those that came."""
     received: list[int] = []
     if current_thread() is not main_thread():  # only the main thread may handle signals
         yield received
         return
 
+    patience = Timer(settings.shutdown_seconds, process.kill)
+    patience.daemon = True
+
     def forward(number: int, _frame: FrameType | None) -> None:
         if not received:
             log.warning("SIGTERM: the workers save a checkpoint and stop.")
+            if settings.processes_per_node == 1:  # else torchrun does it, and tells whom
+                patience.start()
         received.append(number)
         process.send_signal(signal.SIGTERM)
 
@@ -119,6 +125,7 @@ def _forwarded_sigterm(process: "subprocess.Popen[str]") -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        patience.cancel()
         signal.signal(signal.SIGTERM, previous)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from components.common import tracking
 from components.common.tracking import Run
+from components.train.checkpoints.history import RECORDED, History
+from components.train.checkpoints.saving import Commit
 from components.train.distributed import Layout
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,16 @@ class MetricBuffer:
     def add(self, step: int, metrics: dict[str, float]) -> None:
         """Take the metrics of a step, all at once and in the order of steps; returns at once."""
         self._queue.put((step, dict(metrics)))
+
+    def replay(self, history: History) -> None:
+        """Give a new MLflow run what the steps before it measured; a run that goes on has them already."""
+        for record in history:
+            self.add(record["step"], {name: record[name] for name in RECORDED if record.get(name) is not None})
+
+    def add_commits(self, commits: list[Commit]) -> None:
+        """Take what is known of checkpoints that are complete now."""
+        for commit in commits:
+            self.add(commit.step, {"checkpoint_commit_seconds": commit.seconds, "checkpoint_bytes": commit.bytes})
 
     def close(self) -> None:
         """Send what is left and end the thread."""

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from peft.utils import CONFIG_NAME as ADAPTER_CONFIG
 from peft.utils import SAFETENSORS_WEIGHTS_NAME as ADAPTER_WEIGHTS
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, PreTrainedModel
 
 from components.common import storage
+from components.common.errors import StorageError
 from components.common.fingerprint import sha256_file
 from components.train.distributed import Layout
 from components.train.modelling.lora import adapter_config, uses_lora
@@ -118,13 +120,23 @@ def _write_weights(shapes: _Shapes, gather: _Gather, folder: Path, dtype: torch.
                 # In bf16 training the forward pass sees bf16 weights: this loses nothing that the loss ever saw.
                 tensors[name] = whole.to("cpu", dtype)
         if layout.is_first:
-            save_file(tensors, folder / file, metadata={"format": "pt"})
+            _save(tensors, folder / file)
     if layout.is_first and len(files) > 1:
         index = {
             "metadata": {"total_size": sum(torch.Size(shape).numel() for shape in shapes.values()) * dtype.itemsize},
             "weight_map": {name: file for file, names in files.items() for name in names},
         }
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise StorageError(
+            f"{file} of {sum(tensor.nbytes for tensor in tensors.values()) / 1e9:,.2f} GB cannot be written ({error}): "
+            "free some space, or set TMPDIR to a larger disk. The training is done and kept: another run only exports."
+        ) from error
 
 
 def _write_config(model: PreTrainedModel, folder: Path, base: Path, dtype: torch.dtype) -> None:
@@ -160,7 +172,7 @@ def _write_adapter(
     """As peft writes it: names without the adapter's own, below `base_model.model`."""
     folder.mkdir()
     tensors = {f"base_model.model.{name.replace('.default.', '.')}": tensor.cpu() for name, tensor in adapter.items()}
-    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    _save(tensors, folder / ADAPTER_WEIGHTS)
     config = adapter_config(settings, base_name)
     config.inference_mode = True
     config.save_pretrained(str(folder))

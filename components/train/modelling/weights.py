@@ -13,6 +13,7 @@ from components.common.errors import InputError
 
 _INDEX = "model.safetensors.index.json"
 _ONLY_FILE = "model.safetensors"
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 # Older LLaMA files carry the rotary frequencies, which the model computes from its configuration.
 _DERIVED = re.compile(r"rotary_emb\.inv_freq$")
 
@@ -68,17 +69,22 @@ def open_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a model's files, by name; only headers are read.
 
     Raises:
-        InputError: A file is missing or damaged.
+        InputError: A file is missing or damaged, or its numbers are quantised.
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                slices = {name: file.get_slice(name) for name in file.keys() if not _DERIVED.search(name)}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise InputError(f"The weights file {path} cannot be read ({error}): fetch the model again.") from error
-        kept = {name: shape for name, shape in shapes.items() if not _DERIVED.search(name)}
-        tensors |= {name: StoredTensor(name, path, shape) for name, shape in kept.items()}
+        for name, stored in slices.items():
+            if stored.get_dtype() not in _FLOATS:
+                raise InputError(
+                    f"The tensor {name} in {path} is of type {stored.get_dtype()}: quantised weights cannot be "
+                    "trained; give a model in fp32, fp16 or bf16."
+                )
+            tensors[name] = StoredTensor(name, path, tuple(stored.get_shape()))
     return tensors
 
 

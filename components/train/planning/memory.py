@@ -91,12 +91,13 @@ def peak_memory(shape: ModelShape, training: Training) -> Memory:
     shards = _FP32 * shape.layer_parameters / training.gpus
     accumulated = _FP32 * shape.parameters * training.accumulates
     at_work = layer + _gradients_at_work(shape, training) + head
+    twice = head * shape.tied  # a tied table has a gradient as output projection and one of its lookups
     moments = [
         Memory(states, gathered, saved, logits_bytes(shape, training), 0, accumulated),
         Memory(states, gathered, saved + again, 0, at_work, accumulated),
         Memory(states, gathered, saved - each + again, 0, at_work + reducing + shards, accumulated),
         Memory(states, gathered, each + again, 0, at_work + reducing + (shape.layers - 1) * shards, accumulated),
-        Memory(states, 0, 0, 0, outer + _FP32 * shape.outer_parameters + shape.layers * shards, accumulated),
+        Memory(states, 0, 0, 0, outer + twice + _FP32 * shape.outer_parameters + shape.layers * shards, accumulated),
     ]
     return max(moments, key=lambda moment: moment.total)
 

@@ -53,8 +53,8 @@ def work_of(shape: ModelShape, settings: TrainSettings, documents: int, tokens: 
         total = tokens if tokens is not None else round(documents * PAPER.corpus_tokens / PAPER.documents)
         windows = math.ceil((total + documents) / settings.context_length)  # an end token before each document
     elif settings.sampling == "mixed":
-        weights = list(settings.mixture.values())  # the first corpus gives one window a document
-        windows = round(documents * sum(weights) / weights[0])
+        first = settings.mixture[settings.corpora[0]]  # it gives one window a document
+        windows = round(documents * sum(settings.mixture.values()) / first)
     per_token = flops_per_token(
         shape.multiplied_parameters, 0, shape.layers, shape.query_width, settings.context_length
     )

@@ -1,4 +1,4 @@
-"""The base model's tokenizer, as fine-tuning uses it."""
+"""The base model's tokenizer, as training uses it."""
 
 import json
 from dataclasses import dataclass
@@ -40,6 +40,16 @@ class ModelTokenizer:
     def control_tokens(self) -> int:
         """How many tokens of an example are not its text's."""
         return 1 if self.start is None else 2
+
+
+def tokenizer_sha256(model_uri: str) -> str:
+    """Hash of `tokenizer.json`, by which a corpus names the tokenizer that made it.
+
+    Raises:
+        InputError: The model has none.
+        StorageError: The store cannot be read.
+    """
+    return sha256_bytes(_read(model_uri, "tokenizer.json"))
 
 
 def load_tokenizer(model_uri: str) -> ModelTokenizer:
